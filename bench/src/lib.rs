@@ -1,0 +1,1 @@
+//! Benchmarks of Holdfast beside its peers.

@@ -1,0 +1,15 @@
+//! The seams to the outside: disks, sockets, time; and the aligned buffers that
+//! travel through all of them without a copy.
+//!
+//! Whatever decides something (the WAL, the store, the engine) talks to a disk
+//! only by pushing [`Op`]s into an [`IoQueue`] and being handed [`Completion`]s;
+//! it never names a backend. The runtime carries the queue to a [`Disk`]: an
+//! io_uring, a thread pool, a fault-injecting wrapper, or the simulator's.
+
+pub mod buf;
+pub mod disk;
+
+pub use buf::{Buf, BufMut, BufPool};
+pub use disk::{
+    Completion, Disk, DiskError, DiskErrorKind, FileId, IoQueue, Op, OpenMode, OpResult, Token,
+};

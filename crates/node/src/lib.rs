@@ -1,0 +1,1 @@
+//! The holdfast daemon: wires disks, replicas, engines and frontends.

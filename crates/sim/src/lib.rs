@@ -1,0 +1,1 @@
+//! Deterministic simulator: seeded disks with faults under the shipping code.

@@ -1,0 +1,188 @@
+//! Messages between an engine and its replicas.
+//!
+//! Today both ends live in one process and the messages pass as values; framing
+//! and versions join them when replicas move to other nodes. Field by field this
+//! is `design.md` §3: an [`Append`] is accepted only under the promised epoch
+//! and only behind the record it names.
+
+use holdfast_io::Buf;
+use holdfast_types::{BlockRange, Epoch, EpochSpan, Generation, HistoryId, Lsn, VolumeId};
+use smallvec::SmallVec;
+
+/// Checksums of a record's blocks, in address order.
+pub type BlockCrcs = SmallVec<[u32; 4]>;
+
+/// Names one ordered stream of appends from an engine to a replica, so that an
+/// acknowledgement of an older stream is never counted for a newer one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StreamSession(pub u64);
+
+/// One log record of a volume.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// Its number; the previous record has the number before.
+    pub lsn: Lsn,
+    /// The epoch it was first written under.
+    pub epoch: Epoch,
+    /// What it does.
+    pub op: RecordOp,
+}
+
+/// What a record does.
+#[derive(Clone, Debug)]
+pub enum RecordOp {
+    /// Stores whole blocks. At most [`holdfast_types::RECORD_BLOCKS_MAX`] blocks; `data` holds
+    /// `range.bytes()` bytes in address order, each piece a multiple of a block.
+    Write {
+        /// Where.
+        range: BlockRange,
+        /// What: one buffer, 4096-aligned.
+        data: Buf,
+        /// `block_crc` of each block.
+        crcs: BlockCrcs,
+    },
+    /// Makes whole blocks read as zeroes and frees what space it can. At most
+    /// [`holdfast_types::DISCARD_SLOTS_MAX`] slots.
+    Discard {
+        /// Where.
+        range: BlockRange,
+    },
+    /// The first record of an epoch; committed before the volume is served.
+    EpochStart,
+    /// The volume has this many blocks from here on.
+    Resize {
+        /// New size.
+        blocks: u64,
+    },
+}
+
+impl Record {
+    /// The blocks that it changes.
+    #[must_use]
+    pub fn range(&self) -> Option<BlockRange> {
+        match &self.op {
+            RecordOp::Write { range, .. } | RecordOp::Discard { range } => Some(*range),
+            RecordOp::EpochStart | RecordOp::Resize { .. } => None,
+        }
+    }
+}
+
+/// Engine to replica: consecutive records. May be empty to carry `commit_lsn`.
+#[derive(Debug)]
+pub struct Append {
+    /// The volume.
+    pub volume: VolumeId,
+    /// Its history.
+    pub history: HistoryId,
+    /// The engine's epoch.
+    pub epoch: Epoch,
+    /// Generation of the replica set in force.
+    pub generation: Generation,
+    /// The stream that this travels on.
+    pub session: StreamSession,
+    /// Epoch of the record before the first.
+    pub prev_epoch: Epoch,
+    /// LSN of the record before the first.
+    pub prev_lsn: Lsn,
+    /// The records, in LSN order without gaps.
+    pub records: Vec<Record>,
+    /// All up to here is committed.
+    pub commit_lsn: Lsn,
+}
+
+/// Replica to engine: all of the volume's records up to `durable_lsn` that this
+/// stream brought or matched are on stable storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ack {
+    /// The volume.
+    pub volume: VolumeId,
+    /// The epoch of the appends.
+    pub epoch: Epoch,
+    /// Their stream.
+    pub session: StreamSession,
+    /// Contiguous and durable up to here.
+    pub durable_lsn: Lsn,
+}
+
+/// Why a replica refuses an append, a read or a fence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// A higher epoch was promised.
+    #[error("epoch {promised} was promised to another engine")]
+    Fenced {
+        /// The promise.
+        promised: Epoch,
+    },
+    /// `prev_lsn` is missing here or has another epoch.
+    #[error("log does not match; it ends at LSN {last} of epoch {last_epoch}")]
+    Mismatch {
+        /// Last LSN held.
+        last: Lsn,
+        /// Its epoch.
+        last_epoch: Epoch,
+    },
+    /// Another history of the volume.
+    #[error("replica belongs to history {held}")]
+    History {
+        /// The one held.
+        held: HistoryId,
+    },
+    /// No such volume on this disk.
+    #[error("no replica of this volume here")]
+    Unknown,
+    /// The replica's log is suspect: it may have lost what it acknowledged.
+    #[error("the replica's log is damaged at or below its durable mark")]
+    Suspect,
+    /// The disk has failed.
+    #[error("the disk has failed")]
+    DiskFailed,
+    /// The read needs records that this replica does not hold.
+    #[error("replica lags behind LSN {wanted}")]
+    Behind {
+        /// What the read needs.
+        wanted: Lsn,
+    },
+}
+
+/// Engine to replica: promise `epoch` to me.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fence {
+    /// The volume.
+    pub volume: VolumeId,
+    /// Its history.
+    pub history: HistoryId,
+    /// The epoch that the metadata group granted.
+    pub epoch: Epoch,
+}
+
+/// Replica to engine, after the promise is on stable storage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Promise {
+    /// The volume.
+    pub volume: VolumeId,
+    /// The epoch promised.
+    pub epoch: Epoch,
+    /// Epoch of the last record held.
+    pub last_epoch: Epoch,
+    /// The last record held.
+    pub last_lsn: Lsn,
+    /// First LSN of each epoch that the log has records of, ascending.
+    pub epochs: Vec<EpochSpan>,
+    /// All up to here is in the store.
+    pub applied_lsn: Lsn,
+    /// Milliseconds of lease that the replica still owes to an earlier engine.
+    pub lease_owed_ms: u64,
+    /// Whether the log may have lost what it acknowledged; such a log does not vote.
+    pub suspect: bool,
+}
+
+/// Engine to replica: drop all records above `last`. Durable before it is confirmed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Truncate {
+    /// The volume.
+    pub volume: VolumeId,
+    /// The engine's epoch.
+    pub epoch: Epoch,
+    /// The last record to keep.
+    pub last: Lsn,
+}

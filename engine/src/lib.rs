@@ -1,0 +1,1 @@
+//! The engine of a volume: ordering, quorum commit, versioned reads.

@@ -1,0 +1,1 @@
+//! Frontends that serve a volume to clients: NBD.

@@ -1,0 +1,14 @@
+//! A replica: one copy of a volume on one disk.
+//!
+//! [`Host`] owns everything on one disk of one shard: the WAL stream, the slot
+//! store below it, and for each volume the log of records that are not yet
+//! applied. It is sans-IO: calls and completions in, disk operations
+//! ([`holdfast_io::IoQueue`]) and [`Event`]s out. It has no clock, no thread and
+//! no async in it, so the simulator drives the very same code.
+
+mod host;
+
+pub use host::{
+    Credits, Event, Extents, FormatOptions, Host, HostError, HostOptions, NewVolume, ReadError,
+    ReadSegments, RecoveryReport, Tag, VolumeReport,
+};

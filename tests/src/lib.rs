@@ -1,0 +1,1 @@
+//! Cross-crate tests: real clients, crashes, conformance.
