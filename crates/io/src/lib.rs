@@ -9,7 +9,7 @@
 pub mod buf;
 pub mod disk;
 
-pub use buf::{Buf, BufMut, BufPool};
+pub use buf::{ArenaId, Buf, BufMut, BufPool, PoolStats};
 pub use disk::{
-    Completion, Disk, DiskError, DiskErrorKind, FileId, IoQueue, Op, OpenMode, OpResult, Token,
+    Completion, Disk, DiskError, DiskErrorKind, FileId, IoQueue, Op, OpResult, OpenMode, Token,
 };
