@@ -1,0 +1,81 @@
+//! The shard: one thread that owns disks, the replicas on them, the engines of
+//! the volumes attached here, and their client connections.
+//!
+//! [`Shard::spawn`] starts the thread and gives a [`ShardHandle`], which any
+//! thread may use. What runs on the shard gets a [`Shard`], the same thing seen
+//! from inside, from which a frontend takes a volume as a
+//! [`holdfast_block::BlockDevice`].
+
+mod error;
+mod handle;
+mod shard;
+mod status;
+mod volume;
+
+pub use error::{AttachError, DetachError, ReplicaError, ShardGone, SpawnError};
+pub use handle::ShardHandle;
+pub use shard::Shard;
+pub use status::{DiskStatus, ShardStatus, VolumeCounters, VolumeStatus};
+pub use volume::Volume;
+
+use holdfast_io::{BufPool, Disk};
+use holdfast_replica::{Host, RecoveryReport};
+use holdfast_types::{DiskId, Epoch, Generation, HistoryId, ReplicaId, VolumeId};
+use std::time::Duration;
+
+/// An attach that has not led to serving by then is given up: recovery of a
+/// local log takes at most 2 s, an owed lease 1 s.
+pub const ATTACH_MAX: Duration = Duration::from_secs(30);
+/// A detach stops waiting for requests in flight after this long; what is left
+/// is answered with an error.
+pub const DETACH_DRAIN_MAX: Duration = Duration::from_secs(10);
+/// A shutdown stops waiting for disks to apply and checkpoint after this long;
+/// the next start replays what is left.
+pub const SHUTDOWN_DRAIN_MAX: Duration = Duration::from_secs(20);
+/// Largest request that a volume takes, in bytes: what NBD clients expect to be
+/// allowed without asking (NBD protocol, "Block size constraints").
+pub const REQUEST_BYTES_MAX: u32 = 32 << 20;
+
+/// What a shard is built from; made on the shard's own thread, since buffers and
+/// disks are confined to it.
+pub struct ShardParts {
+    /// The shard's buffers.
+    pub pool: BufPool,
+    /// Its disks.
+    pub disks: Vec<DiskParts>,
+}
+
+/// One disk of a shard.
+pub struct DiskParts {
+    /// Where it is, for logs and status: a path.
+    pub label: String,
+    /// The backend.
+    pub disk: Box<dyn Disk>,
+    /// The replicas on it, opened with the shard's pool.
+    pub host: Host,
+    /// What opening found.
+    pub recovery: RecoveryReport,
+}
+
+/// Which volume to serve, and by what right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttachVolume {
+    /// The volume.
+    pub volume: VolumeId,
+    /// The disk of this shard that holds its replica.
+    pub disk: DiskId,
+    /// The replica there.
+    pub replica: ReplicaId,
+    /// The volume's history.
+    pub history: HistoryId,
+    /// The epoch that was granted for this attach: higher than every one before.
+    pub epoch: Epoch,
+    /// Generation of the replica set.
+    pub generation: Generation,
+    /// Size in blocks of 4096 bytes.
+    pub size_blocks: u64,
+    /// 512 or 4096.
+    pub logical_block_bytes: u32,
+    /// Refuse writes.
+    pub read_only: bool,
+}
