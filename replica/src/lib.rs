@@ -7,6 +7,7 @@
 //! no async in it, so the simulator drives the very same code.
 
 mod host;
+mod store;
 
 pub use host::{
     Credits, Event, Extents, FormatOptions, Host, HostError, HostOptions, NewVolume, ReadError,
