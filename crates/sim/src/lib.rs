@@ -1,1 +1,8 @@
 //! Deterministic simulator: seeded disks with faults under the shipping code.
+//!
+//! Everything random comes from a seed, so a failure is a number that anyone can
+//! replay.
+
+pub mod disk;
+pub mod rng;
+pub mod trace;

@@ -1,0 +1,650 @@
+//! A simulated disk: seeded, with every liberty that a real one may take.
+//!
+//! Operations end in a seeded random order. A write reaches the *live* image
+//! when it ends (a read that overlaps it may see any of its sectors before).
+//! It reaches the *durable* image when it was submitted as durable, or when a
+//! sync that was submitted after its end has ended. Whatever is not durable at a
+//! power cut is kept, lost or torn at 512 bytes, each on its own, see
+//! [`SimDisk::power_cut`]. Nothing here depends on anything but the seed and
+//! the operations.
+
+mod change;
+mod faults;
+mod image;
+mod power;
+#[cfg(test)]
+mod tests;
+
+pub use faults::Faults;
+pub use image::{PAGE_BYTES, SECTOR_BYTES};
+pub use power::CutMood;
+
+use crate::{rng::SimRng, trace::Trace};
+use change::{Change, PageChange};
+use holdfast_io::{
+    Completion, Disk, DiskError, DiskErrorKind, FileId, IoQueue, Op, OpResult, OpenMode, Token,
+};
+use image::{Image, page_of};
+use std::{io, os::fd::BorrowedFd};
+
+/// A simulated disk's shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskOptions {
+    /// One raw address space instead of named files.
+    pub device: bool,
+    /// Bytes of the device, or that the files may take together.
+    pub capacity_bytes: u64,
+}
+
+/// What a disk did, for the run's totals.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskCounts {
+    /// Operations that failed with an injected EIO.
+    pub io_errors: u64,
+    /// Operations that failed for want of space.
+    pub no_space: u64,
+    /// Bits flipped.
+    pub bit_flips: u64,
+    /// Undurable changes that the last cut kept whole.
+    pub kept: u64,
+    /// Undurable changes that the last cut lost whole.
+    pub lost: u64,
+    /// Undurable changes that the last cut tore.
+    pub torn: u64,
+}
+
+/// Typical duration of an operation, in nanoseconds.
+const LATENCY_NS: std::ops::Range<u64> = 20_000..200_000;
+/// Duration of the few that straggle, so that others overtake them by far.
+const STRAGGLER_NS: std::ops::Range<u64> = 200_000..5_000_000;
+/// Stragglers among a hundred.
+const STRAGGLER_PERCENT: u32 = 8;
+
+/// A seeded disk; see the module's documentation.
+pub struct SimDisk {
+    rng: SimRng,
+    trace: Trace,
+    options: DiskOptions,
+    faults: Faults,
+    files: Vec<SimFile>,
+    handles: Vec<Handle>,
+    in_flight: Vec<InFlight>,
+    /// Ended but not yet handed out: what could not be carried out at all.
+    ended: Vec<Completion>,
+    now_ns: u64,
+    completions: u64,
+    power: Power,
+    counts: DiskCounts,
+    misuse: Option<String>,
+}
+
+/// Whether, and until when, the disk carries operations out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Power {
+    On,
+    /// Goes off instead of the completion after this many.
+    OffAfter(u64),
+    Off,
+}
+
+#[derive(Clone)]
+struct SimFile {
+    name: String,
+    live: Image,
+    durable: Image,
+    /// Carried out on `live`, not on `durable`; in the order of their ends.
+    volatile: Vec<Change>,
+}
+
+#[derive(Clone, Copy)]
+struct Handle {
+    file: usize,
+    read_only: bool,
+}
+
+struct InFlight {
+    token: Token,
+    file: usize,
+    offset: u64,
+    len: u64,
+    due_ns: u64,
+    kind: Kind,
+}
+
+enum Kind {
+    Read(holdfast_io::BufMut),
+    Write { change: Change, bufs: Vec<holdfast_io::Buf>, durable: bool },
+    Sync { covers: u64 },
+    Allocate(Change),
+    Discard(Change),
+}
+
+impl Kind {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Read(_) => "read",
+            Self::Write { .. } => "write",
+            Self::Sync { .. } => "sync",
+            Self::Allocate(_) => "allocate",
+            Self::Discard(_) => "discard",
+        }
+    }
+
+    fn change(&self) -> Option<&Change> {
+        match self {
+            Self::Write { change, .. } | Self::Allocate(change) | Self::Discard(change) => {
+                Some(change)
+            }
+            Self::Read(_) | Self::Sync { .. } => None,
+        }
+    }
+}
+
+impl SimDisk {
+    /// An empty disk.
+    #[must_use]
+    pub fn new(seed: u64, options: DiskOptions, trace: Trace) -> Self {
+        let mut files = Vec::new();
+        if options.device {
+            let mut image = Image::default();
+            image.extend_to(options.capacity_bytes);
+            files.push(SimFile {
+                name: "device".to_owned(),
+                live: image.clone(),
+                durable: image,
+                volatile: Vec::new(),
+            });
+        }
+        Self::on(seed, options, trace, files)
+    }
+
+    fn on(seed: u64, options: DiskOptions, trace: Trace, files: Vec<SimFile>) -> Self {
+        Self {
+            rng: SimRng::of(seed, "disk"),
+            trace,
+            options,
+            faults: Faults::NONE,
+            files,
+            handles: Vec::new(),
+            in_flight: Vec::new(),
+            ended: Vec::new(),
+            now_ns: 0,
+            completions: 0,
+            power: Power::On,
+            counts: DiskCounts::default(),
+            misuse: None,
+        }
+    }
+
+    /// Injects `faults` from now on.
+    pub fn set_faults(&mut self, faults: Faults) {
+        self.faults = faults;
+    }
+
+    /// Lets the power fail instead of the completion after the next `completions`:
+    /// whatever is in flight at that moment ends with an error, and so does all
+    /// that follows.
+    pub fn power_off_after(&mut self, completions: u64) {
+        self.power = Power::OffAfter(self.completions + completions);
+    }
+
+    /// Whether the power has failed.
+    #[must_use]
+    pub fn is_off(&self) -> bool {
+        self.power == Power::Off
+    }
+
+    /// Operations that have ended since the disk was made or reopened.
+    #[must_use]
+    pub fn completions(&self) -> u64 {
+        self.completions
+    }
+
+    /// Simulated time since the disk was made or reopened.
+    #[must_use]
+    pub fn now_ns(&self) -> u64 {
+        self.now_ns
+    }
+
+    /// What it did so far.
+    #[must_use]
+    pub fn counts(&self) -> DiskCounts {
+        self.counts
+    }
+
+    /// What its user did that no disk gives an answer to: two writes of the same
+    /// page in flight at once.
+    #[must_use]
+    pub fn misuse(&self) -> Option<&str> {
+        self.misuse.as_deref()
+    }
+
+    /// Length of a file by name, without opening it; zero if there is none.
+    #[must_use]
+    pub fn file_bytes(&self, name: &str) -> u64 {
+        self.named(name).map_or(0, |file| self.files[file].live.bytes())
+    }
+
+    /// Whether page `number` of the file has content other than zeroes.
+    #[must_use]
+    pub fn has_content(&self, name: &str, number: u64) -> bool {
+        self.named(name).is_some_and(|file| self.files[file].live.page(number).is_some())
+    }
+
+    /// Flips one bit of page `number` at rest; `bit` counts from the page's start.
+    pub fn flip_bit(&mut self, name: &str, number: u64, bit: usize) {
+        let Some(file) = self.named(name) else { return };
+        self.files[file].live.flip(number, bit);
+        self.files[file].durable.flip(number, bit);
+        self.counts.bit_flips += 1;
+        self.trace.note(&[7, file as u64, number, bit as u64], || {
+            format!("disk: bit {bit} of page {number} of {name} flips")
+        });
+    }
+
+    fn named(&self, name: &str) -> Option<usize> {
+        match self.options.device {
+            true => Some(0),
+            false => self.files.iter().position(|file| file.name == name),
+        }
+    }
+
+    fn file(&self, file: FileId) -> io::Result<usize> {
+        match self.handles.get(file.0 as usize) {
+            Some(handle) => Ok(handle.file),
+            None => Err(io::Error::new(io::ErrorKind::InvalidInput, "no such handle")),
+        }
+    }
+
+    fn allocated_bytes(&self) -> u64 {
+        let pages: u64 = self.files.iter().map(|file| file.live.allocated_pages()).sum();
+        pages * PAGE_BYTES as u64
+    }
+
+    fn start(&mut self, token: Token, op: Op) {
+        let (handle, offset, len) = match &op {
+            Op::Read { file, offset, buf } => (*file, *offset, buf.len() as u64),
+            Op::Write { file, offset, bufs, .. } => {
+                (*file, *offset, bufs.iter().map(|buf| buf.len() as u64).sum())
+            }
+            Op::Sync { file } => (*file, 0, 0),
+            Op::Allocate { file, offset, len } | Op::Discard { file, offset, len } => {
+                (*file, *offset, *len)
+            }
+        };
+        let page_bytes = PAGE_BYTES as u64;
+        assert!(
+            offset.is_multiple_of(page_bytes) && len.is_multiple_of(page_bytes),
+            "{op:?} is not aligned"
+        );
+        let Some(Handle { file, read_only }) = self.handles.get(handle.0 as usize).copied() else {
+            panic!("{op:?} names a file that was never opened");
+        };
+        let (first, count) = (offset / page_bytes, len / page_bytes);
+        let kind = match op {
+            Op::Read { buf, .. } => Kind::Read(buf),
+            Op::Write { bufs, durable, .. } => {
+                let pages = bufs.iter().flat_map(|buf| buf.chunks(PAGE_BYTES));
+                let pages = pages.map(|page| PageChange::Write(page_of(page))).collect();
+                Kind::Write { change: Change::new(first, pages), bufs, durable }
+            }
+            Op::Sync { .. } => Kind::Sync { covers: self.completions },
+            Op::Allocate { .. } => {
+                let pages = (0..count).map(|_| PageChange::Allocate).collect();
+                Kind::Allocate(Change::new(first, pages))
+            }
+            Op::Discard { .. } => {
+                // Space that is given back reads as zeroes or as before.
+                let pages = (0..count)
+                    .map(|_| match self.rng.percent(50) {
+                        true => PageChange::Punch,
+                        false => PageChange::Nothing,
+                    })
+                    .collect();
+                Kind::Discard(Change::new(first, pages))
+            }
+        };
+        let due_ns = self.now_ns
+            + match self.rng.percent(STRAGGLER_PERCENT) {
+                true => self.rng.within(STRAGGLER_NS),
+                false => self.rng.within(LATENCY_NS),
+            };
+        let durable = matches!(kind, Kind::Write { durable: true, .. });
+        self.trace.note(
+            &[1, token.0, file as u64, offset, len, u64::from(durable), due_ns],
+            || {
+                let flag = if durable { " durable" } else { "" };
+                let name = &self.files[file].name;
+                format!(
+                    "disk: submit{flag} {} {name} {offset}+{len} token {:x}",
+                    kind.name(),
+                    token.0
+                )
+            },
+        );
+        let op = InFlight { token, file, offset, len, due_ns, kind };
+        if self.power == Power::Off {
+            return self.ended.push(failed(&self.files, op, "the power is off"));
+        }
+        if read_only && op.kind.change().is_some() {
+            return self.ended.push(failed(&self.files, op, "opened for reading only"));
+        }
+        self.note_misuse(&op);
+        self.in_flight.push(op);
+    }
+
+    fn note_misuse(&mut self, op: &InFlight) {
+        let Some(change) = op.kind.change() else { return };
+        let clash = self.in_flight.iter().find(|other| {
+            other.file == op.file
+                && other.kind.change().is_some_and(|c| c.overlaps(change.first, change.end()))
+        });
+        if let Some(other) = clash {
+            let name = &self.files[op.file].name;
+            self.misuse.get_or_insert_with(|| {
+                format!(
+                    "{} of {name} {}+{} (token {:x}) beside {} of {}+{} (token {:x}) in flight",
+                    op.kind.name(),
+                    op.offset,
+                    op.len,
+                    op.token.0,
+                    other.kind.name(),
+                    other.offset,
+                    other.len,
+                    other.token.0,
+                )
+            });
+        }
+    }
+
+    /// Ends the operation that is due first, or cuts the power instead.
+    fn end_next(&mut self, done: &mut Vec<Completion>) {
+        let earliest = self.in_flight.iter().enumerate().min_by_key(|(_, op)| op.due_ns);
+        let Some((index, _)) = earliest else { return };
+        if self.power == Power::OffAfter(self.completions) {
+            self.power = Power::Off;
+            self.trace.note(&[3], || format!("disk: power off after {}", self.completions));
+            // The changes stay in flight: the cut decides about them.
+            for op in &mut self.in_flight {
+                let kind = std::mem::replace(&mut op.kind, Kind::Sync { covers: 0 });
+                let (kept, gone) = split(kind);
+                op.kind = kept;
+                self.ended.push(Completion {
+                    token: op.token,
+                    result: Err(error(&self.files[op.file].name, gone, op, "the power failed")),
+                });
+            }
+            return done.append(&mut self.ended);
+        }
+        let op = self.in_flight.swap_remove(index);
+        self.now_ns = self.now_ns.max(op.due_ns);
+        self.completions += 1;
+        let token = op.token;
+        let completion = self.end(op);
+        let ok = completion.result.is_ok();
+        self.trace.note(&[2, token.0, u64::from(ok), self.now_ns], || {
+            let end = if ok { "done" } else { "FAILED" };
+            format!("disk: {end} token {:x} (completion {})", token.0, self.completions)
+        });
+        done.push(completion);
+    }
+
+    fn end(&mut self, mut op: InFlight) -> Completion {
+        let rate = match op.kind {
+            Kind::Read(_) => self.faults.read_errors,
+            Kind::Write { .. } => self.faults.write_errors,
+            Kind::Sync { .. } => self.faults.sync_errors,
+            Kind::Allocate(_) => self.faults.allocate_errors,
+            Kind::Discard(_) => 0,
+        };
+        if self.rng.per_million(rate) {
+            return self.end_with_fault(op);
+        }
+        if let Some(missing) = self.beyond_the_end(&op) {
+            return missing;
+        }
+        let result = match &mut op.kind {
+            Kind::Read(_) => {
+                self.fill(&mut op);
+                let Kind::Read(buf) = op.kind else { unreachable!("matched above") };
+                OpResult::Read(buf)
+            }
+            Kind::Write { .. } => {
+                let Kind::Write { change, bufs, durable } = op.kind else {
+                    unreachable!("matched above")
+                };
+                self.carry_out(op.file, change, durable);
+                OpResult::Written(bufs)
+            }
+            Kind::Sync { covers } => {
+                let covers = *covers;
+                self.files[op.file].sync(covers);
+                OpResult::Done
+            }
+            Kind::Allocate(change) | Kind::Discard(change) => {
+                let change = change.clone();
+                self.carry_out(op.file, change, false);
+                OpResult::Done
+            }
+        };
+        Completion { token: op.token, result: Ok(result) }
+    }
+
+    /// A failed write may have been carried out in any part; after a failed sync
+    /// nothing says which of the writes that it covered are durable.
+    fn end_with_fault(&mut self, op: InFlight) -> Completion {
+        self.counts.io_errors += 1;
+        match &op.kind {
+            Kind::Write { change, .. } => {
+                let mut change = change.clone();
+                for page in &mut change.pages {
+                    if self.rng.percent(50) {
+                        *page = PageChange::Nothing;
+                    }
+                }
+                self.carry_out(op.file, change, false);
+            }
+            Kind::Sync { .. } => {
+                for change in &mut self.files[op.file].volatile {
+                    change.doomed = true;
+                }
+            }
+            Kind::Allocate(_) => {
+                self.counts.no_space += 1;
+                let mut completion = failed(&self.files, op, "injected ENOSPC");
+                if let Err(error) = &mut completion.result {
+                    error.kind = DiskErrorKind::NoSpace;
+                }
+                return completion;
+            }
+            Kind::Read(_) | Kind::Discard(_) => {}
+        }
+        failed(&self.files, op, "injected EIO")
+    }
+
+    fn beyond_the_end(&mut self, op: &InFlight) -> Option<Completion> {
+        let change = op.kind.change()?;
+        let name = &self.files[op.file].name;
+        if self.options.device {
+            if op.offset + op.len <= self.options.capacity_bytes {
+                return None;
+            }
+            let error = error(name, op.kind.name(), op, "beyond the end of the device");
+            return Some(Completion { token: op.token, result: Err(error) });
+        }
+        let live = &self.files[op.file].live;
+        let needs = |(index, page): (usize, &PageChange)| {
+            matches!(page, PageChange::Write(_) | PageChange::Allocate)
+                && !live.is_allocated(change.first + index as u64)
+        };
+        let missing = change.pages.iter().enumerate().filter(|page| needs(*page)).count() as u64;
+        let wanted = self.allocated_bytes() + missing * PAGE_BYTES as u64;
+        if missing == 0 || wanted <= self.options.capacity_bytes {
+            return None;
+        }
+        let mut error = error(name, op.kind.name(), op, "no space left");
+        error.kind = DiskErrorKind::NoSpace;
+        self.counts.no_space += 1;
+        Some(Completion { token: op.token, result: Err(error) })
+    }
+
+    /// Carries a change out on the live image, and on the durable one if it is durable.
+    fn carry_out(&mut self, file: usize, mut change: Change, durable: bool) {
+        let file = &mut self.files[file];
+        change.apply_all(&mut file.live);
+        change.completed_at = self.completions;
+        match durable {
+            true => file.make_durable(&change),
+            false => file.volatile.push(change),
+        }
+    }
+
+    /// Fills a read from the live image, after any sectors of the writes in
+    /// flight beside it have reached that.
+    fn fill(&mut self, op: &mut InFlight) {
+        let first = op.offset / PAGE_BYTES as u64;
+        let end = first + op.len / PAGE_BYTES as u64;
+        let file = &mut self.files[op.file];
+        for other in &mut self.in_flight {
+            let Kind::Write { change, .. } = &mut other.kind else { continue };
+            if other.file == op.file && change.overlaps(first, end) {
+                let rng = &mut self.rng;
+                change.apply(&mut file.live, |_| rng.percent(50));
+                change.seen = true;
+            }
+        }
+        let Kind::Read(buf) = &mut op.kind else { unreachable!("only reads are filled") };
+        for (index, into) in buf.chunks_mut(PAGE_BYTES).enumerate() {
+            match file.live.page(first + index as u64) {
+                Some(page) => into.copy_from_slice(&page[..]),
+                None => into.fill(0),
+            }
+        }
+    }
+}
+
+impl SimFile {
+    fn sync(&mut self, covers: u64) {
+        let volatile = std::mem::take(&mut self.volatile);
+        for change in volatile {
+            match change.completed_at <= covers && !change.doomed {
+                true => self.make_durable(&change),
+                false => self.volatile.push(change),
+            }
+        }
+    }
+
+    fn make_durable(&mut self, change: &Change) {
+        change.apply_all(&mut self.durable);
+        for older in &mut self.volatile {
+            if older.completed_at < change.completed_at
+                && older.overlaps(change.first, change.end())
+            {
+                older.superseded_by(change);
+            }
+        }
+    }
+}
+
+/// What stays in flight of an operation that the power failed under, and its name.
+fn split(kind: Kind) -> (Kind, &'static str) {
+    let name = kind.name();
+    match kind {
+        Kind::Write { change, durable, .. } => {
+            (Kind::Write { change, bufs: Vec::new(), durable }, name)
+        }
+        Kind::Read(_) => (Kind::Sync { covers: 0 }, name),
+        kind => (kind, name),
+    }
+}
+
+fn error(file: &str, op: &'static str, at: &InFlight, message: &str) -> DiskError {
+    DiskError {
+        op,
+        file: file.to_owned(),
+        offset: at.offset,
+        len: at.len,
+        kind: DiskErrorKind::Io,
+        message: message.to_owned(),
+    }
+}
+
+fn failed(files: &[SimFile], op: InFlight, message: &str) -> Completion {
+    let error = error(&files[op.file].name, op.kind.name(), &op, message);
+    Completion { token: op.token, result: Err(error) }
+}
+
+impl Disk for SimDisk {
+    fn open(&mut self, name: &str, mode: OpenMode) -> io::Result<FileId> {
+        if self.power == Power::Off {
+            return Err(io::Error::other("the power is off"));
+        }
+        let file = match (self.named(name), mode) {
+            (Some(_), OpenMode::CreateNew) if !self.options.device => {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            (Some(file), _) => file,
+            (None, OpenMode::CreateNew) => {
+                self.files.push(SimFile {
+                    name: name.to_owned(),
+                    live: Image::default(),
+                    durable: Image::default(),
+                    volatile: Vec::new(),
+                });
+                self.files.len() - 1
+            }
+            (None, _) => return Err(io::ErrorKind::NotFound.into()),
+        };
+        self.trace.note(&[4, file as u64], || format!("disk: open {name} {mode:?}"));
+        self.handles.push(Handle { file, read_only: mode == OpenMode::ReadOnly });
+        Ok(FileId(self.handles.len() as u32 - 1))
+    }
+
+    fn len(&mut self, file: FileId) -> io::Result<u64> {
+        Ok(self.files[self.file(file)?].live.bytes())
+    }
+
+    fn is_device(&self) -> bool {
+        self.options.device
+    }
+
+    fn available(&mut self) -> io::Result<u64> {
+        Ok(match self.options.device {
+            true => 0,
+            false => self.options.capacity_bytes.saturating_sub(self.allocated_bytes()),
+        })
+    }
+
+    fn submit(&mut self, queue: &mut IoQueue) {
+        for (token, op) in queue.drain() {
+            self.start(token, op);
+        }
+    }
+
+    fn poll(&mut self, done: &mut Vec<Completion>) {
+        done.append(&mut self.ended);
+        while self.power != Power::Off && self.in_flight.iter().any(|op| op.due_ns <= self.now_ns) {
+            self.end_next(done);
+        }
+    }
+
+    fn wait(&mut self, done: &mut Vec<Completion>) {
+        match self.ended.is_empty() && self.power != Power::Off {
+            true => self.end_next(done),
+            false => done.append(&mut self.ended),
+        }
+    }
+
+    fn in_flight(&self) -> usize {
+        let unfinished = if self.power == Power::Off { 0 } else { self.in_flight.len() };
+        unfinished + self.ended.len()
+    }
+
+    fn wake_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    fn describe(&self) -> String {
+        "simulated".to_owned()
+    }
+}
