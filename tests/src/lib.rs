@@ -1,1 +1,21 @@
 //! Cross-crate tests: real clients, crashes, conformance.
+//!
+//! What stands here serves the tests in `tests/` and the binary `holdfast-verify`:
+//!
+//! - [`nbd`]: a small NBD client of our own, written against the protocol and
+//!   not against our server;
+//! - [`verify`]: the verifying client, which knows for every sector what a
+//!   server may answer, across crashes;
+//! - [`daemon`]: starts, stops and kills the daemon under test;
+//! - [`liar`]: an NBD server that lies on request, to prove that the verifier
+//!   notices;
+//! - [`tools`]: runs other people's programs and keeps what they said.
+
+pub mod daemon;
+pub mod error;
+pub mod liar;
+pub mod nbd;
+pub mod tools;
+pub mod verify;
+
+pub use error::{Error, Result};

@@ -1,0 +1,351 @@
+//! Connections that carry the workload and check its answers.
+//!
+//! One thread, one `LocalSet`: a task for each connection, `depth` workers on
+//! each, all sharing the history. When the server goes away the workers end,
+//! and the connections wait until they are told where it serves again.
+
+use super::SECTOR_BYTES;
+use super::history::{Content, History};
+use super::pattern::{self, Found};
+use super::report::Report;
+use super::workload::{LEN_MAX, Operation, Shape};
+use crate::nbd::{Connection, Endpoint, Request, wire};
+use crate::{Error, Result};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// Pause between attempts to connect to a server that is said to serve.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(5);
+/// Reads of a sweep in flight.
+const SWEEP_DEPTH: u64 = 4;
+
+/// What to put on the server.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    /// Seed of data and operations.
+    pub seed: u64,
+    /// Connections.
+    pub connections: usize,
+    /// Operations in flight on each.
+    pub depth: usize,
+    /// Whether discards are sent: not every server zeroes what it discards.
+    pub discard: bool,
+    /// An operation that takes longer is an error.
+    pub hang: Duration,
+}
+
+impl Default for Load {
+    fn default() -> Load {
+        Load { seed: 1, connections: 4, depth: 8, discard: true, hang: Duration::from_secs(30) }
+    }
+}
+
+/// Where the server is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Its endpoints; connections are spread over them.
+    pub endpoints: Vec<Endpoint>,
+    /// Export name.
+    pub name: String,
+}
+
+/// The verifying client.
+#[derive(Clone, Debug)]
+pub struct Client {
+    shared: Rc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    load: Load,
+    target: watch::Sender<Option<Target>>,
+    /// Connections that are open or being opened.
+    active: watch::Sender<usize>,
+    state: RefCell<State>,
+    next_op: Cell<u64>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Known from the first connection on.
+    volume: Option<(Shape, History)>,
+    rng: ChaCha8Rng,
+    report: Report,
+    down_since: Option<Instant>,
+}
+
+impl Client {
+    /// A client that waits to be told where the server is.
+    #[must_use]
+    pub fn new(load: Load) -> Client {
+        let state = State {
+            volume: None,
+            rng: ChaCha8Rng::seed_from_u64(load.seed),
+            report: Report::default(),
+            down_since: None,
+        };
+        let client = Client {
+            shared: Rc::new(Shared {
+                load,
+                target: watch::Sender::new(None),
+                active: watch::Sender::new(0),
+                state: RefCell::new(state),
+                next_op: Cell::new(1),
+            }),
+        };
+        for index in 0..load.connections {
+            tokio::task::spawn_local(keep_connected(Rc::clone(&client.shared), index));
+        }
+        client
+    }
+
+    /// The server serves at `target`; the load begins.
+    pub fn serve(&self, target: Target) {
+        self.shared.target.send_replace(Some(target));
+    }
+
+    /// The load pauses; returns when every operation in flight has its answer.
+    pub async fn pause(&self) {
+        self.shared.target.send_replace(None);
+        let mut active = self.shared.active.subscribe();
+        // Fails only when the sender is gone, and `self` holds it.
+        let _ = active.wait_for(|count| *count == 0).await;
+    }
+
+    /// The server is dead, or was told to die at `since`: what is in flight has
+    /// happened or never will. Returns when all connections have noticed.
+    pub async fn crashed(&self, since: Instant) {
+        self.pause().await;
+        let mut state = self.shared.state.borrow_mut();
+        if let Some((_, history)) = &mut state.volume {
+            history.crashed();
+        }
+        state.down_since.get_or_insert(since);
+    }
+
+    /// Changes the report.
+    pub fn note(&self, change: impl FnOnce(&mut Report)) {
+        change(&mut self.shared.state.borrow_mut().report);
+    }
+
+    /// The report so far.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        self.shared.state.borrow().report.clone()
+    }
+
+    /// Reads the whole volume over a connection of its own and checks every
+    /// sector, beside the load if there is one. False: the server went away.
+    pub async fn sweep(&self, target: &Target) -> bool {
+        let Some(endpoint) = target.endpoints.first() else {
+            unreachable!("a target has an endpoint");
+        };
+        match self.sweep_at(endpoint, &target.name).await {
+            Ok(()) => {
+                self.note(|report| report.sweeps += 1);
+                true
+            }
+            Err(error) => {
+                if !error.is_loss() {
+                    self.note(|report| report.error(format_args!("sweep: {error}")));
+                }
+                false
+            }
+        }
+    }
+
+    async fn sweep_at(&self, endpoint: &Endpoint, name: &str) -> Result<()> {
+        let connection = Rc::new(Connection::open(endpoint, name).await?);
+        self.shared.learn(&connection);
+        let bytes = connection.export().bytes;
+        let mut readers = JoinSet::new();
+        for lane in 0..SWEEP_DEPTH {
+            let (shared, connection) = (Rc::clone(&self.shared), Rc::clone(&connection));
+            readers.spawn_local(async move {
+                for offset in (lane * LEN_MAX..bytes).step_by((SWEEP_DEPTH * LEN_MAX) as usize) {
+                    let len = LEN_MAX.min(bytes - offset);
+                    let operation = Operation { command: wire::CMD_READ, flags: 0, offset, len };
+                    shared.perform(&connection, operation).await?;
+                }
+                Ok(())
+            });
+        }
+        while let Some(outcome) = readers.join_next().await {
+            outcome.map_err(|error| Error::Server(format!("sweep: {error}")))??;
+        }
+        Ok(())
+    }
+}
+
+async fn keep_connected(shared: Rc<Shared>, index: usize) {
+    let mut target = shared.target.subscribe();
+    loop {
+        let Ok(current) = target.wait_for(Option::is_some).await.map(|target| target.clone())
+        else {
+            return;
+        };
+        let Some(current) = current else { continue };
+        shared.active.send_modify(|count| *count += 1);
+        let endpoint = &current.endpoints[index % current.endpoints.len()];
+        match Connection::open(endpoint, &current.name).await {
+            Ok(connection) => {
+                shared.learn(&connection);
+                let connection = Rc::new(connection);
+                let mut workers = JoinSet::new();
+                for _ in 0..shared.load.depth {
+                    let (shared, connection) = (Rc::clone(&shared), Rc::clone(&connection));
+                    let current = current.clone();
+                    workers.spawn_local(async move { shared.work(&connection, &current).await });
+                }
+                while let Some(outcome) = workers.join_next().await {
+                    if let Err(error) = outcome {
+                        shared.state.borrow_mut().report.error(format_args!("worker: {error}"));
+                    }
+                }
+                if !connection.is_lost()
+                    && let Some(connection) = Rc::into_inner(connection)
+                {
+                    // A server that does not close is told by the socket's end.
+                    let _ = tokio::time::timeout(shared.load.hang, connection.disconnect()).await;
+                }
+            }
+            Err(error) if error.is_loss() => {}
+            Err(error) => {
+                shared.state.borrow_mut().report.error(format_args!("{endpoint}: {error}"));
+            }
+        }
+        shared.active.send_modify(|count| *count -= 1);
+        // Either the server is gone, which whoever drives this will say shortly,
+        // or it refused; not to be asked again in a tight loop.
+        tokio::time::sleep(RECONNECT_PAUSE).await;
+    }
+}
+
+impl Shared {
+    /// Takes the volume's size and abilities from the first connection.
+    fn learn(&self, connection: &Connection) {
+        let export = connection.export();
+        let mut state = self.state.borrow_mut();
+        match &state.volume {
+            None => {
+                let has = |flag| export.flags & flag != 0;
+                let shape = Shape {
+                    bytes: export.bytes,
+                    unit: u64::from(export.block_bytes_min.max(SECTOR_BYTES as u32)),
+                    discard: self.load.discard && has(wire::SENDS_TRIM),
+                    zeroes: has(wire::SENDS_WRITE_ZEROES),
+                    fua: has(wire::SENDS_FUA),
+                };
+                if self.load.connections > 1 && !has(wire::CAN_MULTI_CONN) {
+                    state.report.error("the server does not allow several connections");
+                }
+                let history = History::new(export.bytes / SECTOR_BYTES as u64);
+                state.volume = Some((shape, history));
+            }
+            Some((shape, _)) if shape.bytes != export.bytes => {
+                let text = format!("the volume had {} bytes, now {}", shape.bytes, export.bytes);
+                state.report.error(text);
+            }
+            Some(_) => {}
+        }
+    }
+
+    async fn work(&self, connection: &Connection, serving: &Target) {
+        while self.target.borrow().as_ref() == Some(serving) && !connection.is_lost() {
+            let operation = {
+                let State { volume, rng, .. } = &mut *self.state.borrow_mut();
+                let Some((shape, _)) = volume else { unreachable!("learnt on connecting") };
+                shape.draw(rng)
+            };
+            match self.perform(connection, operation).await {
+                Ok(()) => {}
+                Err(error) if error.is_loss() => return,
+                Err(error) => {
+                    let text = format!("{operation:?}: {error}");
+                    self.state.borrow_mut().report.error(text);
+                    if !matches!(error, Error::Refused { .. }) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends one operation, waits for the answer and checks it.
+    async fn perform(&self, connection: &Connection, operation: Operation) -> Result<()> {
+        let Operation { command, flags, offset, len } = operation;
+        let op = self.next_op.get();
+        self.next_op.set(op + 1);
+        let first_sector = offset / SECTOR_BYTES as u64;
+        let mut data = Vec::new();
+        if command == wire::CMD_WRITE {
+            data.resize(len as usize, 0);
+            pattern::fill(self.load.seed, op, first_sector, &mut data);
+        }
+        let Ok(len) = u32::try_from(len) else {
+            unreachable!("the workload stays below 4 GiB");
+        };
+        let replaced = operation.replaces();
+        let mut read_issued = None;
+        self.history(|history| match command {
+            wire::CMD_READ => read_issued = Some(history.begin_read()),
+            wire::CMD_WRITE => history.begin_write(op, replaced, Content::Written(op)),
+            wire::CMD_TRIM | wire::CMD_WRITE_ZEROES => {
+                history.begin_write(op, replaced, Content::Zero);
+            }
+            _ => {}
+        });
+        let started = Instant::now();
+        let call = connection.call(Request { command, flags, offset, len, data: &data });
+        let answer = match tokio::time::timeout(self.load.hang, call).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Error::Server(format!("no answer in {:?}", self.load.hang))),
+        };
+        let took = started.elapsed();
+
+        let State { volume, report, down_since, .. } = &mut *self.state.borrow_mut();
+        let Some((_, history)) = volume else { unreachable!("learnt on connecting") };
+        let bytes = match answer {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                if let Some(issued) = read_issued {
+                    history.end_read(issued, first_sector, &[]);
+                }
+                if error.is_loss() {
+                    report.unanswered += 1;
+                }
+                return Err(error);
+            }
+        };
+        report.answered(command, took);
+        if let Some(since) = down_since.take() {
+            report.longest_outage = report.longest_outage.max(since.elapsed());
+        }
+        match read_issued {
+            Some(issued) => {
+                let found: Vec<Found> = (first_sector..)
+                    .zip(bytes.chunks_exact(SECTOR_BYTES))
+                    .map(|(sector, bytes)| pattern::identify(self.load.seed, sector, bytes))
+                    .collect();
+                report.sectors_checked += found.len() as u64;
+                for violation in history.end_read(issued, first_sector, &found) {
+                    report.violation(&violation, &format!("read of {len} bytes at {offset}"));
+                }
+            }
+            None if command == wire::CMD_FLUSH => {}
+            None => history.end_write(op),
+        }
+        Ok(())
+    }
+
+    fn history(&self, change: impl FnOnce(&mut History)) {
+        if let Some((_, history)) = &mut self.state.borrow_mut().volume {
+            change(history);
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! The verifying client against servers whose honesty is known: one that keeps
+//! its promises passes, and each lie is found.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use holdfast_tests::liar::{Liar, Lie};
+use holdfast_tests::verify::{self, Load, Plan, Report};
+use std::time::Duration;
+
+const VOLUME_BYTES: usize = 8 << 20;
+
+fn verify(lie: Lie, rounds: u64, seed: u64) -> Report {
+    let dir = tempfile::tempdir().unwrap();
+    let plan = Plan {
+        rounds,
+        load: Load {
+            seed,
+            // Long beside a turn of the runtime, short beside the test.
+            hang: Duration::from_secs(2),
+            ..Load::default()
+        },
+        round_max: Duration::from_millis(60),
+        progress_every: 0,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let tasks = tokio::task::LocalSet::new();
+    let report = tasks.block_on(&runtime, async {
+        let mut server = Liar::new(lie, VOLUME_BYTES, dir.path().join("nbd.sock"), seed);
+        verify::run(&mut server, plan).await.unwrap()
+    });
+    println!("{lie:?}, seed {seed}: {report}");
+    report
+}
+
+/// A lie that needs luck gets three tries.
+fn finds(lie: Lie) -> Report {
+    for seed in 1..=3 {
+        let report = verify(lie, 40, seed);
+        if report.verdict(1).is_err() {
+            return report;
+        }
+    }
+    panic!("{lie:?} was not found");
+}
+
+#[test]
+fn an_honest_server_passes() {
+    let report = verify(Lie::Honest, 60, 7);
+    report.verdict(1000).unwrap();
+    assert!(report.crashes > 20 && report.crashes_starting > 0 && report.stops > 0, "{report}");
+    assert!(report.unanswered > 100, "kills must meet operations in flight: {report}");
+    assert!(report.discards > 0 && report.zeroes > 0 && report.flushes > 0, "{report}");
+}
+
+#[test]
+fn too_few_operations_are_a_failure() {
+    let report = verify(Lie::Honest, 1, 1);
+    assert!(report.verdict(u64::MAX).unwrap_err().contains("fewer than"));
+}
+
+macro_rules! lies {
+    ($($test:ident: $lie:ident, $count:ident;)*) => {$(
+        #[test]
+        fn $test() {
+            assert!(finds(Lie::$lie).$count > 0);
+        }
+    )*};
+}
+
+lies! {
+    finds_a_lost_acknowledged_write: LosesTheLastAcknowledgedWrite, violations;
+    finds_an_old_image: RestoresAnOldImage, violations;
+    finds_a_value_that_changes_back_later: ChangesBackLater, violations;
+    finds_torn_sectors: TearsSectors, violations;
+    finds_misplaced_writes: Misplaces, violations;
+    finds_stale_reads: ReadsTheOldValue, violations;
+    finds_discards_of_too_much: DiscardsTooMuch, violations;
+    finds_forgotten_zeroes: ForgetsZeroes, violations;
+    finds_failing_requests: FailsRequests, errors;
+    finds_hanging_requests: Hangs, errors;
+}
