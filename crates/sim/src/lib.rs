@@ -3,6 +3,9 @@
 //! Everything random comes from a seed, so a failure is a number that anyone can
 //! replay.
 
+pub mod counts;
 pub mod disk;
+pub mod invariants;
+pub mod model;
 pub mod rng;
 pub mod trace;
