@@ -22,12 +22,8 @@ fn verify(lie: Lie, rounds: u64, seed: u64) -> Report {
         round_max: Duration::from_millis(60),
         progress_every: 0,
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let tasks = tokio::task::LocalSet::new();
-    let report = tasks.block_on(&runtime, async {
-        let mut server = Liar::new(lie, VOLUME_BYTES, dir.path().join("nbd.sock"), seed);
-        verify::run(&mut server, plan).await.unwrap()
-    });
+    let mut server = Liar::new(lie, VOLUME_BYTES, dir.path().join("nbd.sock"), seed);
+    let report = verify::run_alone(&mut server, plan).unwrap();
     println!("{lie:?}, seed {seed}: {report}");
     report
 }

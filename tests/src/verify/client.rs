@@ -333,8 +333,9 @@ impl Shared {
                     .map(|(sector, bytes)| pattern::identify(self.load.seed, sector, bytes))
                     .collect();
                 report.sectors_checked += found.len() as u64;
-                for violation in history.end_read(issued, first_sector, &found) {
-                    report.violation(&violation, &format!("read of {len} bytes at {offset}"));
+                let wrong = history.end_read(issued, first_sector, &found);
+                if !wrong.is_empty() {
+                    report.violations(&wrong, &format!("read of {len} bytes at {offset}"));
                 }
             }
             None if command == wire::CMD_FLUSH => {}

@@ -18,7 +18,7 @@ pub mod workload;
 
 pub use client::{Client, Load};
 pub use report::Report;
-pub use rounds::{Plan, Server, run};
+pub use rounds::{Plan, Server, run, run_alone};
 
 /// The unit of the history, bytes: the smallest write NBD clients make.
 pub const SECTOR_BYTES: usize = 512;

@@ -72,16 +72,18 @@ impl Report {
         self.keep(format!("error: {what}"));
     }
 
-    /// Notes wrong data, seen after `self.crashes` crashes.
-    pub fn violation(&mut self, violation: &Violation, context: &str) {
-        self.violations += 1;
-        let Violation { sector, found, allowed } = violation;
-        self.keep(format!(
-            "violation: sector {sector} holds {found:?}, allowed {allowed:?} \
-             ({context}, after {} crashes and {} stops)",
-            self.crashes + self.crashes_starting,
-            self.stops
-        ));
+    /// Notes the wrong sectors of one read.
+    pub fn violations(&mut self, violations: &[Violation], context: &str) {
+        self.violations += violations.len() as u64;
+        if let Some(Violation { sector, found, allowed }) = violations.first() {
+            self.keep(format!(
+                "violation: sector {sector} holds {found:?}, allowed {allowed:?} \
+                 ({context}, {} such sectors, after {} kills and {} stops)",
+                violations.len(),
+                self.crashes + self.crashes_starting,
+                self.stops
+            ));
+        }
     }
 
     fn keep(&mut self, finding: String) {

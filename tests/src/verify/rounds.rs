@@ -42,6 +42,18 @@ pub struct Plan {
     pub progress_every: u64,
 }
 
+/// Carries out the plan on a runtime of its own.
+///
+/// # Errors
+/// See [`run`].
+pub fn run_alone(server: &mut impl Server, plan: Plan) -> Result<Report> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::io("start a runtime"))?;
+    tokio::task::LocalSet::new().block_on(&runtime, run(server, plan))
+}
+
 /// Carries out the plan. Must run inside a `LocalSet`.
 ///
 /// # Errors
