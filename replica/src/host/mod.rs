@@ -4,7 +4,7 @@ use holdfast_io::{Buf, BufPool, Completion, Disk, DiskError, IoQueue};
 use holdfast_types::{
     BlockRange, DiskId, Epoch, EpochSpan, HistoryId, Lsn, ReplicaId, VolumeId,
 };
-use holdfast_wire::{Ack, Append, Fence, Promise, Refusal, StreamSession, Truncate};
+use holdfast_wire::{Ack, Append, Fence, Promise, Record, Refusal, StreamSession, Truncate};
 use smallvec::SmallVec;
 
 /// The caller's number for a call that is answered by an [`Event`].
@@ -281,8 +281,9 @@ impl Host {
     }
 
     /// Logs records. Answered by [`Event::Ack`] as they become durable (one for
-    /// many appends), or by [`Event::Refused`].
-    pub fn append(&mut self, append: Append) {
+    /// many appends), or by [`Event::Refused`]. Gives the emptied list of records
+    /// back, so that the engine can fill it again without allocating.
+    pub fn append(&mut self, append: Append) -> Vec<Record> {
         unimplemented!()
     }
 
@@ -312,6 +313,12 @@ impl Host {
     /// what is mapped and waits for what is about to be freed. Answered by
     /// [`Event::Reserved`].
     pub fn reserve(&mut self, tag: Tag, volume: VolumeId, range: BlockRange) {
+        unimplemented!()
+    }
+
+    /// Gives back what [`Self::reserve`] set aside, or will, for the call `tag`:
+    /// the write was dropped before it got an LSN, in whole or from `range` on.
+    pub fn unreserve(&mut self, tag: Tag, volume: VolumeId, range: BlockRange) {
         unimplemented!()
     }
 
