@@ -142,6 +142,11 @@ impl Membership {
         }
     }
 
+    /// Whether [`Self::hang_up`] was called.
+    pub(crate) fn has_hung_up(&self) -> bool {
+        self.member.hung_up.get()
+    }
+
     /// Whether the device's connections are to end; if not yet, `cx` is woken when they are.
     pub(crate) fn poll_stop(&self, cx: &mut Context<'_>) -> Poll<()> {
         if self.shared.stopping.get() {
@@ -158,6 +163,7 @@ impl Membership {
 
 impl Drop for Membership {
     fn drop(&mut self) {
+        self.member.session.close();
         if self.member.hung_up.get() {
             self.shared.hung_up.set(self.shared.hung_up.get() - 1);
         }

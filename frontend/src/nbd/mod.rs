@@ -20,11 +20,13 @@
 //! `extension-ext-header`.
 
 mod connections;
+mod constraints;
 mod exports;
 pub mod handshake;
 mod inbox;
 mod inflight;
 mod negotiate;
+mod option;
 mod outbox;
 pub mod proto;
 pub mod reply;
@@ -33,6 +35,7 @@ mod serve;
 mod stream;
 
 pub use connections::Connections;
+pub use constraints::Constraints;
 pub use exports::{Export, Exports};
 pub use handshake::{Contexts, HandshakeEnd, Mode};
 pub use inflight::{IN_FLIGHT_BYTES_MAX, IN_FLIGHT_REQUESTS_MAX};
