@@ -6,6 +6,16 @@
 //! completed before an [`Op::Sync`] of its file was submitted, is on stable
 //! storage when the completion says so. Nothing else is.
 
+mod active;
+mod choose;
+mod root;
+mod threads;
+mod uring;
+mod wake;
+
+pub use choose::{BackendChoice, open_disk};
+pub use wake::DiskWake;
+
 use crate::buf::{Buf, BufMut};
 use std::{fmt, io, os::fd::BorrowedFd};
 
@@ -191,7 +201,7 @@ pub trait Disk {
     fn in_flight(&self) -> usize;
 
     /// Becomes readable when completions wait; `None` where there is no such
-    /// descriptor (the simulator).
+    /// descriptor (the simulator). See [`DiskWake`].
     fn wake_fd(&self) -> Option<BorrowedFd<'_>>;
 
     /// What carries the operations out, for logs and status.

@@ -7,9 +7,15 @@
 //! io_uring, a thread pool, a fault-injecting wrapper, or the simulator's.
 
 pub mod buf;
+pub mod clock;
+pub mod crashsafe;
+pub mod dirlock;
 pub mod disk;
 
 pub use buf::{ArenaId, Buf, BufMut, BufPool, PoolStats};
+pub use clock::{BootClock, Clock, ManualClock};
+pub use dirlock::DirLock;
 pub use disk::{
-    Completion, Disk, DiskError, DiskErrorKind, FileId, IoQueue, Op, OpResult, OpenMode, Token,
+    BackendChoice, Completion, Disk, DiskError, DiskErrorKind, DiskWake, FileId, IoQueue, Op,
+    OpResult, OpenMode, Token, open_disk,
 };
