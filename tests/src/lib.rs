@@ -9,11 +9,13 @@
 //! - [`daemon`]: starts, stops and kills the daemon under test;
 //! - [`liar`]: an NBD server that lies on request, to prove that the verifier
 //!   notices;
+//! - [`loop_device`]: raw block devices;
 //! - [`tools`]: runs other people's programs and keeps what they said.
 
 pub mod daemon;
 pub mod error;
 pub mod liar;
+pub mod loop_device;
 pub mod nbd;
 pub mod tools;
 pub mod verify;

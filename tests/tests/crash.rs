@@ -1,0 +1,95 @@
+//! The daemon killed at random instants under the verifying client.
+//!
+//! `--fault withhold` keeps what was not flushed in the process's memory, so that
+//! a kill loses it: what a power cut does.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use holdfast_tests::daemon::{DaemonServer, Options};
+use holdfast_tests::loop_device::LoopDevice;
+use holdfast_tests::verify::{self, Load, Plan, Report};
+use std::path::Path;
+use std::time::Duration;
+
+/// Fewer operations than this in an average round are no test.
+const OPERATIONS_PER_ROUND: u64 = 50;
+const VOLUME: [&str; 2] = ["--size", "64MiB"];
+
+fn survive(name: &str, dir: &Path, options: Options, rounds: u64, seed: u64) -> Report {
+    let plan = Plan {
+        rounds,
+        load: Load { seed, ..Load::default() },
+        round_max: Duration::from_millis(700),
+        progress_every: 10,
+    };
+    let mut server = DaemonServer::new(options);
+    let outcome = verify::run_alone(&mut server, plan).map_err(|error| error.to_string());
+    let outcome = outcome.and_then(|report| {
+        println!("{name}: {report}");
+        report.verdict(rounds * OPERATIONS_PER_ROUND).map(|()| report)
+    });
+    outcome.unwrap_or_else(|message| {
+        let log = server.log();
+        panic!("{name}: {message}\nthe last process said:\n{log}\nin {}", dir.display())
+    })
+}
+
+/// Keeps the data of a failed run.
+fn in_scratch<T>(test: impl FnOnce(&Path) -> T) -> T {
+    let dir = tempfile::Builder::new().prefix("holdfast-crash-").tempdir().unwrap().keep();
+    let result = test(&dir);
+    std::fs::remove_dir_all(&dir).unwrap();
+    result
+}
+
+fn rounds_on(name: &str, rounds: u64, seed: u64, args: &[&str]) -> Report {
+    in_scratch(|dir| {
+        let options = Options::new(dir.join("data")).with_small_log().with(VOLUME).with(args);
+        survive(name, dir, options, rounds, seed)
+    })
+}
+
+#[test]
+fn a_hundred_power_cuts_lose_nothing() {
+    let report = rounds_on("withhold", 100, 1, &["--fault", "withhold"]);
+    assert!(report.crashes >= 60, "{report}");
+    assert!(report.unanswered > 100, "kills must meet operations in flight: {report}");
+}
+
+#[test]
+fn kills_lose_nothing_on_io_uring() {
+    rounds_on("uring", 12, 2, &["--backend", "uring"]);
+}
+
+#[test]
+fn kills_lose_nothing_on_io_uring_without_registered_buffers() {
+    rounds_on("uring-unregistered", 12, 3, &["--backend", "uring-unregistered"]);
+}
+
+#[test]
+fn kills_lose_nothing_on_threads() {
+    rounds_on("threads", 12, 4, &["--backend", "threads"]);
+}
+
+#[test]
+fn kills_lose_nothing_with_blocks_of_4096() {
+    rounds_on("4096", 12, 5, &["--block-size", "4096", "--fault", "withhold"]);
+}
+
+#[test]
+fn kills_lose_nothing_on_a_raw_device() {
+    in_scratch(|dir| {
+        let device = match LoopDevice::new(&dir.join("device"), 512 << 20) {
+            Ok(device) => device,
+            Err(error) => {
+                println!("skipped, no loop device here: {error}");
+                return;
+            }
+        };
+        let options = Options::new(dir.join("data"))
+            .with_small_log()
+            .with(VOLUME)
+            .with(["--disk".as_ref(), device.path().as_os_str()]);
+        survive("raw device", dir, options, 12, 6);
+    });
+}
