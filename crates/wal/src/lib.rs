@@ -11,17 +11,29 @@
 //! The bytes, the recovery table and the crash order of each write are in
 //! docs/format/wal.md.
 
+mod create;
 mod decide;
+mod dump;
 mod entry;
+mod frame;
 mod layout;
+mod reader;
+mod recovery;
+mod recycle;
 mod report;
+#[cfg(test)]
+mod testdisk;
+mod walk;
 mod writer;
 
 pub use decide::{Finding, Verdict, decide};
+pub use dump::{Dump, DumpEntry, DumpFrame, dump};
 pub use entry::{CRCS_MAX, Entry, EntryId, META_BYTES_MAX, Placed, RecoveredEntry};
+pub use frame::{FrameKind, VERSION};
 pub use layout::{
     Config, ConfigError, Position, Ring, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENTS_MIN, Start,
     StreamId,
 };
+pub use recovery::Visitor;
 pub use report::{AppendError, End, MarkSource, RecoverError, RecoveredEnd};
-pub use writer::{TOKEN_OWNER, Visitor, Wal};
+pub use writer::{TOKEN_OWNER, WINDOW_DEFAULT, Wal};
