@@ -12,10 +12,11 @@ mod shard;
 mod status;
 mod volume;
 
+pub use crate::core::{REQUEST_BYTES_MAX, StateName, StopReason, VolumeCounters};
 pub use error::{AttachError, DetachError, ReplicaError, ShardGone, SpawnError};
 pub use handle::ShardHandle;
 pub use shard::Shard;
-pub use status::{DiskStatus, ShardStatus, VolumeCounters, VolumeStatus};
+pub use status::{DiskStatus, ShardStatus, VolumeStatus};
 pub use volume::Volume;
 
 use holdfast_io::{BufPool, Disk};
@@ -32,10 +33,6 @@ pub const DETACH_DRAIN_MAX: Duration = Duration::from_secs(10);
 /// A shutdown stops waiting for disks to apply and checkpoint after this long;
 /// the next start replays what is left.
 pub const SHUTDOWN_DRAIN_MAX: Duration = Duration::from_secs(20);
-/// Largest request that a volume takes, in bytes: what NBD clients expect to be
-/// allowed without asking (NBD protocol, "Block size constraints").
-pub const REQUEST_BYTES_MAX: u32 = 32 << 20;
-
 /// What a shard is built from; made on the shard's own thread, since buffers and
 /// disks are confined to it.
 pub struct ShardParts {

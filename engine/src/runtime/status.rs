@@ -1,6 +1,6 @@
 //! A shard's state as the management API shows it.
 
-use crate::core::{StateName, StopReason};
+use crate::core::{StateName, StopReason, VolumeCounters};
 use holdfast_replica::{Credits, RecoveryReport, VolumeReport};
 use holdfast_types::{DiskId, Epoch, Lsn, VolumeId};
 
@@ -58,23 +58,4 @@ pub struct VolumeStatus {
     pub sessions: usize,
     /// What it has done since it was attached.
     pub counters: VolumeCounters,
-}
-
-/// What a volume has done since it was attached. All grow only.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct VolumeCounters {
-    /// Reads answered with data.
-    pub reads: u64,
-    /// Bytes of them.
-    pub read_bytes: u64,
-    /// Writes acknowledged.
-    pub writes: u64,
-    /// Bytes of them.
-    pub write_bytes: u64,
-    /// Flushes answered.
-    pub flushes: u64,
-    /// Discards and write-zeroes acknowledged.
-    pub discards: u64,
-    /// Requests answered with an error.
-    pub errors: u64,
 }

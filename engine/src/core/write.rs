@@ -1,0 +1,359 @@
+//! A write's way from admission to its LSNs: filling in partial blocks, room in
+//! the window, space on a commit quorum. An LSN is given only when nothing but
+//! the loss of a quorum can keep its record from being committed.
+
+use super::ops::{Body, OpId, Part, Stage, Write};
+use super::{Command, EngineCore, Link, MemberId, MemberSet, OpTag, cut};
+use holdfast_block::{BlockError, Reply};
+use holdfast_io::Buf;
+use holdfast_replica::Credits;
+use holdfast_types::{BLOCK_BYTES, BlockNo, BlockRange, Lsn, SLOT_BLOCKS, block_crc};
+use holdfast_wire::{BlockCrcs, Record, RecordOp};
+
+/// Records with an LSN and without a commit, in one volume: what a quorum that
+/// is about to be lost can leave undecided.
+pub const UNCOMMITTED_RECORDS_MAX: u64 = 8192;
+/// Their payload: two of the largest requests.
+pub const UNCOMMITTED_BYTES_MAX: usize = 64 << 20;
+/// Blocks of a write for which space is asked for at a time: the largest client request.
+pub const RESERVE_BLOCKS_MAX: u64 = (32 << 20) / BLOCK_BYTES as u64;
+
+/// WAL space that a record without payload is counted with: a frame of its own.
+const BARE_RECORD_WAL_BYTES: u64 = BLOCK_BYTES as u64;
+
+/// What became of an attempt to sequence.
+enum Progress {
+    /// All of it has LSNs.
+    Done,
+    /// It must wait, and so must what is behind it.
+    Stalled,
+    /// It waits for something of its own, or is gone.
+    Parted,
+}
+
+/// A write's next record, and where its data comes from.
+struct Cut {
+    range: BlockRange,
+    data: Source,
+}
+
+#[derive(Clone, Copy)]
+enum Source {
+    Payload,
+    HeadEdge,
+    TailEdge,
+    Zeroes,
+    None,
+}
+
+impl Cut {
+    fn next(write: &Write) -> Self {
+        let (next, end) = (write.next, write.end());
+        let one = BlockRange::new(next, 1);
+        match &write.body {
+            Body::Filling(_) => unreachable!("frozen before it is ready"),
+            Body::Data(_) => Self { range: cut::write(next, end), data: Source::Payload },
+            Body::Discard => Self { range: cut::discard(next, end), data: Source::None },
+            Body::Zero { head: Some(_), .. } if next == write.range.start => {
+                Self { range: one, data: Source::HeadEdge }
+            }
+            Body::Zero { tail, keep_allocated, .. } => {
+                let end = if tail.is_some() { BlockNo::new(end.get() - 1) } else { end };
+                match (next < end, keep_allocated) {
+                    (false, _) => Self { range: one, data: Source::TailEdge },
+                    (true, true) => Self { range: cut::write(next, end), data: Source::Zeroes },
+                    (true, false) => Self { range: cut::discard(next, end), data: Source::None },
+                }
+            }
+        }
+    }
+
+    /// What a replica must be able to take.
+    fn cost(&self) -> Credits {
+        match self.data {
+            Source::None => Credits { slots: 0, wal_bytes: BARE_RECORD_WAL_BYTES },
+            Source::Payload | Source::HeadEdge | Source::TailEdge | Source::Zeroes => {
+                let per = SLOT_BLOCKS as u64;
+                let first = self.range.start.get() / per;
+                let slots = self.range.end().get().div_ceil(per) - first;
+                Credits { slots, wal_bytes: self.range.bytes() }
+            }
+        }
+    }
+
+    fn payload(&self, write: &Write) -> Option<Buf> {
+        match (self.data, &write.body) {
+            (Source::Payload, Body::Data(pieces)) => {
+                let (piece, at) = cut::place(write.range.start, self.range.start);
+                let bytes = self.range.bytes() as usize;
+                let piece = &pieces[piece];
+                Some(if at == 0 && bytes == piece.len() {
+                    piece.clone()
+                } else {
+                    piece.slice(at..at + bytes)
+                })
+            }
+            (Source::HeadEdge, Body::Zero { head, .. }) => head.clone(),
+            (Source::TailEdge, Body::Zero { tail, .. }) => tail.clone(),
+            (Source::Zeroes, _) => Some(Buf::zeroes(self.range.bytes() as usize)),
+            _ => None,
+        }
+    }
+}
+
+impl EngineCore {
+    /// A partial block was read: put what the client did not write into its place.
+    pub(super) fn fill_edge(&mut self, id: OpId, part: Part, old: &Buf) {
+        let pool = &self.pool;
+        let Some(write) = self.ops.write_mut(id) else { return };
+        let block = match part {
+            Part::Tail => BlockNo::new(write.end().get() - 1),
+            Part::Head | Part::Whole => write.range.start,
+        };
+        let from = write.offset.max(block.offset()) - block.offset();
+        let to =
+            (write.offset + write.len).min(block.offset() + BLOCK_BYTES as u64) - block.offset();
+        let (from, to) = (from as usize, to as usize);
+        match &mut write.body {
+            Body::Filling(pieces) => {
+                let (piece, at) = cut::place(write.range.start, block);
+                let new = &mut pieces[piece][at..at + BLOCK_BYTES];
+                new[..from].copy_from_slice(&old[..from]);
+                new[to..].copy_from_slice(&old[to..]);
+            }
+            Body::Zero { head, tail, .. } => {
+                let mut new = pool.alloc(BLOCK_BYTES);
+                new.copy_from_slice(old);
+                new[from..to].fill(0);
+                let edge = if part == Part::Tail { tail } else { head };
+                *edge = Some(new.freeze());
+            }
+            Body::Data(_) | Body::Discard => unreachable!("has no partial blocks left"),
+        }
+        write.reading -= 1;
+        if write.reading == 0 {
+            self.make_ready(id);
+        }
+    }
+
+    /// The data is whole; it waits for its LSNs.
+    pub(super) fn make_ready(&mut self, id: OpId) {
+        let Some(write) = self.ops.write_mut(id) else { return };
+        if let Body::Filling(pieces) = &mut write.body {
+            write.body = Body::Data(pieces.drain(..).map(holdfast_io::BufMut::freeze).collect());
+        }
+        write.stage = Stage::Ready;
+        self.ready.push_back(id);
+    }
+
+    /// Gives LSNs to the writes that are ready, as far as window and space allow.
+    pub(super) fn sequence(&mut self) {
+        if !self.serves() {
+            return;
+        }
+        while let Some(id) = self.ready.front().copied() {
+            if let Progress::Stalled = self.sequence_one(id) {
+                return;
+            }
+            self.ready.pop_front();
+        }
+    }
+
+    fn sequence_one(&mut self, id: OpId) -> Progress {
+        loop {
+            let Some(write) = self.ops.write(id) else { return Progress::Parted };
+            if write.next == write.end() {
+                self.sequenced(id);
+                return Progress::Done;
+            }
+            let cut = Cut::next(write);
+            let cost = cut.cost();
+            if !self.window_takes(cost.wal_bytes) {
+                return Progress::Stalled;
+            }
+            let streaming = self.members.which(|member| member.is(Link::Streaming));
+            let logs = self.members.which(|member| member.credits.wal_bytes >= cost.wal_bytes);
+            if !self.quorums.commits(streaming.and(logs)) {
+                return Progress::Stalled;
+            }
+            let granted = if cut.range.end() <= write.reserve.until {
+                write.reserve.granted
+            } else {
+                MemberSet::EMPTY
+            };
+            let space = self.members.which(|member| member.credits.slots >= cost.slots);
+            if !self.quorums.commits(streaming.and(logs).and(space.union(granted))) {
+                self.reserve(id, streaming.without(space.union(granted)), granted);
+                return Progress::Parted;
+            }
+            self.charge(cost, granted);
+            self.give_lsn(id, &cut);
+        }
+    }
+
+    fn window_takes(&self, bytes: u64) -> bool {
+        let records = self.log.last().get() - self.commit.get();
+        records < UNCOMMITTED_RECORDS_MAX
+            && self.uncommitted_bytes + bytes as usize <= UNCOMMITTED_BYTES_MAX
+    }
+
+    fn charge(&mut self, cost: Credits, granted: MemberSet) {
+        for member in self.members.iter_mut() {
+            let slots = if granted.contains(member.id) { 0 } else { cost.slots };
+            let credits = &mut member.credits;
+            credits.slots = credits.slots.saturating_sub(slots);
+            credits.wal_bytes = credits.wal_bytes.saturating_sub(cost.wal_bytes);
+        }
+    }
+
+    fn give_lsn(&mut self, id: OpId, cut: &Cut) {
+        let Some(write) = self.ops.write_mut(id) else { return };
+        let range = cut.range;
+        let op = match cut.payload(write) {
+            Some(data) => {
+                let crcs = match cut.data {
+                    Source::Zeroes => BlockCrcs::from_elem(self.zero_crc, range.count as usize),
+                    _ => data.chunks_exact(BLOCK_BYTES).map(block_crc).collect(),
+                };
+                self.uncommitted_bytes += data.len();
+                RecordOp::Write { range, data, crcs }
+            }
+            None => RecordOp::Discard { range },
+        };
+        let lsn = self.log.last().next();
+        write.next = range.end();
+        write.last = lsn;
+        self.log.push(Record { lsn, epoch: self.epoch, op });
+    }
+
+    fn sequenced(&mut self, id: OpId) {
+        self.unreserve(id);
+        let Some(write) = self.ops.write_mut(id) else { return };
+        write.stage = Stage::Sequenced;
+        // The records hold the data now; the buffers go with them.
+        match &mut write.body {
+            Body::Data(pieces) => pieces.clear(),
+            Body::Zero { head, tail, .. } => (*head, *tail) = (None, None),
+            Body::Filling(_) | Body::Discard => {}
+        }
+        let last = write.last;
+        self.committing.push_back((last, id));
+    }
+
+    /// Ends a write of which a part is sequenced: nothing more of it will be.
+    pub(super) fn cut_short(&mut self, id: OpId, error: BlockError) {
+        self.ready.retain(|ready| *ready != id);
+        let Some(write) = self.ops.write_mut(id) else { return };
+        write.stage = Stage::Sequenced;
+        write.range.count = write.next.get() - write.range.start.get();
+        write.error = Some(error);
+        let last = write.last;
+        if last <= self.commit {
+            self.finish(id, Err(error));
+        } else {
+            let at = self.committing.partition_point(|(lsn, _)| *lsn <= last);
+            self.committing.insert(at, (last, id));
+        }
+    }
+
+    /// Answers writes and flushes whose last record is committed.
+    pub(super) fn answer_committed(&mut self) {
+        while let Some((lsn, id)) = self.committing.front().copied() {
+            if lsn > self.commit {
+                return;
+            }
+            self.committing.pop_front();
+            let error = self.ops.write(id).and_then(|write| write.error);
+            self.finish(id, error.map_or(Ok(Reply::Done), Err));
+        }
+    }
+
+    /// Asks the members that are short of slots to look more closely.
+    fn reserve(&mut self, id: OpId, short: MemberSet, granted: MemberSet) {
+        let Some(write) = self.ops.write_mut(id) else { return };
+        let until = if granted.is_empty() {
+            BlockNo::new(write.end().get().min(write.next.get() + RESERVE_BLOCKS_MAX))
+        } else {
+            write.reserve.until
+        };
+        let range = BlockRange::new(write.next, until.get() - write.next.get());
+        write.stage = Stage::Reserving;
+        write.reserve =
+            super::ops::Reserve { asked: short, granted, denied: MemberSet::EMPTY, until };
+        for member in short.iter() {
+            let tag = id.tag(Part::Whole);
+            self.out.push(Command::Reserve { member, tag, range });
+        }
+    }
+
+    pub(super) fn reserved(&mut self, member: MemberId, tag: OpTag, granted: bool) {
+        let id = tag.id();
+        let Some(write) = self.ops.write_mut(id) else { return };
+        if !write.reserve.asked.contains(member) {
+            return;
+        }
+        write.reserve.asked.remove(member);
+        if granted {
+            write.reserve.granted.insert(member);
+        } else {
+            write.reserve.denied.insert(member);
+        }
+        self.settle_reserve(id);
+    }
+
+    /// A member went away: it answers no more reservations.
+    pub(super) fn reserves_left_by(&mut self, member: MemberId) {
+        let waiting = |op: &super::ops::Op| match &op.kind {
+            super::ops::Kind::Write(write) => write.reserve.asked.contains(member),
+            _ => false,
+        };
+        let ids: Vec<OpId> =
+            self.ops.iter().filter(|(_, op)| waiting(op)).map(|(id, _)| id).collect();
+        for id in ids {
+            if let Some(write) = self.ops.write_mut(id) {
+                write.reserve.asked.remove(member);
+            }
+            self.settle_reserve(id);
+        }
+    }
+
+    fn settle_reserve(&mut self, id: OpId) {
+        let streaming = self.members.which(|member| member.is(Link::Streaming));
+        let Some(write) = self.ops.write_mut(id) else { return };
+        if write.stage != Stage::Reserving {
+            return;
+        }
+        let reserve = &write.reserve;
+        if self.quorums.commits(streaming.without(reserve.asked).without(reserve.denied)) {
+            write.stage = Stage::Ready;
+            self.ready.push_back(id);
+        } else if !reserve.denied.is_empty()
+            && !self.quorums.commits(streaming.without(reserve.denied))
+        {
+            let untouched = write.last == Lsn::ZERO;
+            self.unreserve(id);
+            if untouched {
+                self.finish(id, Err(BlockError::NoSpace));
+            } else {
+                self.cut_short(id, BlockError::NoSpace);
+            }
+        } else if reserve.asked.is_empty() {
+            // Members went away meanwhile: wait for a quorum as every write does.
+            write.stage = Stage::Ready;
+            self.ready.push_back(id);
+        }
+    }
+
+    /// Gives back what was set aside for blocks that got no LSN.
+    pub(super) fn unreserve(&mut self, id: OpId) {
+        let Some(write) = self.ops.write_mut(id) else { return };
+        let reserve = std::mem::take(&mut write.reserve);
+        if reserve.until > write.next {
+            let range = BlockRange::new(write.next, reserve.until.get() - write.next.get());
+            for member in reserve.asked.union(reserve.granted).iter() {
+                let tag = id.tag(Part::Whole);
+                self.out.push(Command::Unreserve { member, tag, range });
+            }
+        }
+    }
+}
