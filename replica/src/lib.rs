@@ -13,3 +13,4 @@ pub use host::{
     Credits, Event, Extents, FormatOptions, Host, HostError, HostOptions, NewVolume, ReadError,
     ReadSegments, RecoveryReport, Tag, VolumeReport,
 };
+pub use store::{Fault, FsckOptions, FsckReport, PhysSlot, StoreError, VolumeSummary, fsck};

@@ -27,6 +27,9 @@ pub enum StoreError {
     /// Both superblocks are damaged, or what they point to is.
     #[error("the store is damaged: {0}; restore it from another replica")]
     Damaged(String),
+    /// Impossible options.
+    #[error("{0}")]
+    Options(String),
     /// Too small for the layout asked for.
     #[error("the disk has {available} bytes; at least {needed} are needed")]
     TooSmall {

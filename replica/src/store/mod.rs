@@ -1,18 +1,68 @@
 //! The slot store of one disk: where blocks lie, what their checksums are, which
 //! slots are free; and the checkpoints that move all of it, with the applied
 //! LSNs, from one whole durable state to the next.
+//!
+//! Everything but the data itself is in 4 KiB pages of copy-on-write trees: the
+//! *catalogue* (one leaf per volume), the *slot states* and, per volume, the
+//! *map*. A changed page goes to a free place; its parent holds its place and
+//! checksum; the superblock holds the two roots. So a durable state is never
+//! overwritten, and a checkpoint is the moment when the superblock turns.
+//!
+//! [`Store`] is sans-IO but for [`Store::format`], [`Store::open`] and [`fsck`],
+//! which run while nothing else does. The bytes and the crash order of each
+//! write are in docs/format/store.md.
 
+mod cache;
+mod checkpoint;
 mod codec;
 mod error;
+mod format;
+mod fsck;
+mod image;
+mod map;
+mod page;
+mod pages;
 mod record;
+mod removal;
+mod slots;
+mod space;
+mod superblock;
+mod tree;
 mod volume;
 
-pub(crate) use error::StoreError;
-pub(crate) use record::{MapRecord, PhysSlot};
-pub(crate) use volume::{EPOCH_SPANS_MAX, VolumeState};
+#[cfg(test)]
+mod tests;
 
-use holdfast_io::{BufPool, Completion, Disk, DiskError, FileId, IoQueue};
-use holdfast_types::{DiskId, SlotNo, VolumeId};
+pub use error::StoreError;
+pub use fsck::{Fault, FsckOptions, FsckReport, VolumeSummary, fsck};
+pub(crate) use map::{LeafNo, Lookup};
+pub(crate) use record::MapRecord;
+pub use record::PhysSlot;
+pub(crate) use space::PhysRun;
+pub(crate) use volume::VolumeState;
+
+use self::{
+    cache::{Cache, Key},
+    checkpoint::Checkpoint,
+    image::{Files, Image},
+    page::PAGE_BYTES,
+    pages::PagePool,
+    removal::Removals,
+    slots::Slots,
+    space::Growth,
+    superblock::Superblock,
+    volume::{Volume, Volumes},
+};
+use holdfast_io::{BufPool, Completion, Disk, DiskError, IoQueue, OpResult, OpenMode, Token};
+use holdfast_types::{DiskId, VolumeId};
+use holdfast_wal::{Ring, Start};
+use std::collections::HashMap;
+
+/// Top byte of every token that the store uses.
+pub(crate) const TOKEN_OWNER: u8 = 0x53;
+
+/// Leaves that the cache holds whatever it is told: less would make no progress.
+const CACHE_LEAVES_MIN: usize = 32;
 
 /// How a disk is laid out; fixed when it is formatted.
 #[derive(Clone, Debug)]
@@ -26,38 +76,12 @@ pub(crate) struct StoreOptions {
 }
 
 /// Where the WAL lies and where recovery starts, as the superblock has it.
-pub(crate) struct LogInfo {}
-
-/// A run of free slots that was just taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PhysRun {
-    /// The lowest.
-    pub(crate) start: PhysSlot,
-    /// How many; at least one.
-    pub(crate) count: u32,
-}
-
-/// What the store knows about a slot of a volume.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Lookup {
-    /// This. (A tombstone is a record too.)
-    Record(MapRecord),
-    /// Never written.
-    Absent,
-    /// Its map leaf is not in memory: [`Store::load`] it and wait for
-    /// [`StoreEvent::LeafLoaded`].
-    Miss,
-}
-
-/// Number of a map leaf within a volume's map; see [`LeafNo::of`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct LeafNo(pub(crate) u64);
-
-impl LeafNo {
-    /// The leaf that holds the record of `slot`.
-    pub(crate) fn of(slot: SlotNo) -> Self {
-        Self(slot.get() / 46)
-    }
+pub(crate) struct LogInfo {
+    /// The ring.
+    pub(crate) ring: Ring,
+    /// The first frame that is still needed.
+    pub(crate) start: Start,
 }
 
 /// What the store has to say.
@@ -77,8 +101,8 @@ pub(crate) enum StoreEvent {
         volume: VolumeId,
         /// Which.
         leaf: LeafNo,
-        /// The device's error; `None`: the page does not match its checksum
-        /// (or the volume was removed meanwhile).
+        /// The device's error; `None`: the page is not the one that its parent
+        /// names, or the volume was removed meanwhile.
         error: Option<DiskError>,
     },
     /// The checkpoint is durable in both superblocks: the WAL below its start is
@@ -87,209 +111,231 @@ pub(crate) enum StoreEvent {
         /// Its number.
         generation: u64,
     },
-    /// A write or sync failed: no checkpoint will ever be durable again. Said once.
+    /// A write or sync failed, or space for map pages ran out: no checkpoint
+    /// will ever be durable again. Said once.
     Failed(DiskError),
 }
 
-/// The slot store of one disk.
-pub(crate) struct Store {}
+/// What a token of ours stands for: the byte below the owner's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Work {
+    /// Detail: volume index and leaf.
+    Load = 1,
+    /// Detail: number of pages.
+    WritePages = 2,
+    SyncData = 3,
+    /// Detail: which copy.
+    WriteSuperblock = 4,
+    /// Detail: slots when it is done.
+    Grow = 5,
+    /// Detail: volume index and leaf.
+    ReadRemoved = 6,
+}
 
-#[allow(unused_variables, clippy::unimplemented, dead_code)]
+const DETAIL_BITS: u32 = 48;
+/// Leaf numbers get this many of the detail's bits: 2³⁴ leaves of 46 slots map 46 PiB.
+const LEAF_BITS: u32 = 34;
+
+fn token(work: Work, detail: u64) -> Token {
+    assert!(detail < 1 << DETAIL_BITS, "token detail {detail}");
+    Token(u64::from(TOKEN_OWNER) << 56 | (work as u64) << DETAIL_BITS | detail)
+}
+
+fn key_detail((volume, leaf): Key) -> u64 {
+    assert!(leaf < 1 << LEAF_BITS, "leaf {leaf} is beyond any volume");
+    u64::from(volume) << LEAF_BITS | leaf
+}
+
+fn detail_key(detail: u64) -> Key {
+    ((detail >> LEAF_BITS) as u32, detail & ((1 << LEAF_BITS) - 1))
+}
+
+fn parse(token: Token) -> (Work, u64) {
+    assert_eq!((token.0 >> 56) as u8, TOKEN_OWNER, "a token of another owner");
+    let work = match (token.0 >> DETAIL_BITS) as u8 {
+        1 => Work::Load,
+        2 => Work::WritePages,
+        3 => Work::SyncData,
+        4 => Work::WriteSuperblock,
+        5 => Work::Grow,
+        6 => Work::ReadRemoved,
+        other => unreachable!("token kind {other}"),
+    };
+    (work, token.0 & ((1 << DETAIL_BITS) - 1))
+}
+
+/// The slot store of one disk.
+pub(crate) struct Store {
+    pool: BufPool,
+    files: Files,
+    /// The durable state.
+    superblock: Superblock,
+    slots: Slots,
+    pages: PagePool,
+    volumes: Volumes,
+    cache: Cache,
+    /// Leaves on their way to memory, and of which volume.
+    loads: HashMap<Key, VolumeId>,
+    load_queue: Vec<Key>,
+    /// Pages of maps that a checkpoint would write.
+    map_dirty: u64,
+    /// Slots to become free with the next checkpoint to begin.
+    deferred: Vec<PhysSlot>,
+    /// Pages to become free with the next checkpoint to begin.
+    freed_pages: Vec<u64>,
+    growth: Growth,
+    removals: Removals,
+    checkpoint: Option<Checkpoint>,
+    failure: Option<DiskError>,
+    /// The failure is still to be said.
+    failure_unsaid: bool,
+}
+
 impl Store {
     /// Lays out an empty disk, its WAL ring included. Durable on return.
     pub(crate) fn format(
         disk: &mut dyn Disk,
         options: &StoreOptions,
     ) -> Result<DiskId, StoreError> {
-        unimplemented!()
+        format::format(disk, options)
     }
 
-    /// Opens a formatted disk. Blocks. `cache_bytes` bounds the map leaves in memory.
+    /// Opens a formatted disk. Blocks. `cache_bytes` bounds the map leaves in
+    /// memory; `pool` serves the store's reads and writes.
     pub(crate) fn open(
         disk: &mut dyn Disk,
         pool: BufPool,
         cache_bytes: u64,
     ) -> Result<(Self, LogInfo), StoreError> {
-        unimplemented!()
+        let mut image = Image::load(disk, &pool, OpenMode::Existing)?;
+        if let Some(fault) = image.faults.first() {
+            return Err(StoreError::Damaged(fault.to_string()));
+        }
+        image.adopt_growth(disk)?;
+        let Image { files, superblock, slots, pages, volumes, .. } = image;
+        let log = LogInfo { ring: files.ring(&superblock), start: superblock.start };
+        let leaves = (cache_bytes / PAGE_BYTES as u64) as usize;
+        let growth = Growth::new(&superblock, slots.count());
+        let removals = Removals::new(&volumes);
+        let store = Self {
+            pool,
+            files,
+            superblock,
+            slots,
+            pages,
+            volumes,
+            cache: Cache::new(leaves.max(CACHE_LEAVES_MIN)),
+            loads: HashMap::new(),
+            load_queue: Vec::new(),
+            map_dirty: 0,
+            deferred: Vec::new(),
+            freed_pages: Vec::new(),
+            growth,
+            removals,
+            checkpoint: None,
+            failure: None,
+            failure_unsaid: false,
+        };
+        Ok((store, log))
     }
 
     /// The disk's id.
     pub(crate) fn disk_id(&self) -> DiskId {
-        unimplemented!()
+        self.superblock.disk
     }
 
     /// Every replica here, in no particular order; not those being removed.
     pub(crate) fn volumes(&self) -> impl Iterator<Item = &VolumeState> {
-        std::iter::empty()
+        self.volumes.iter().filter(|(_, volume)| !volume.removing).map(|(_, volume)| &volume.state)
     }
 
     /// A replica's state.
     pub(crate) fn volume(&self, id: VolumeId) -> Option<&VolumeState> {
-        unimplemented!()
+        Some(&self.volumes.get(self.volumes.index(id)?)?.state)
     }
 
     /// A replica's state, to be changed; the next checkpoint to *begin* stores it.
     /// Ids must not be changed; a size may be raised.
     pub(crate) fn volume_mut(&mut self, id: VolumeId) -> Option<&mut VolumeState> {
-        unimplemented!()
+        let index = self.volumes.index(id)?;
+        self.volumes.dirty.insert(index);
+        Some(&mut self.volumes.get_mut(index)?.state)
     }
 
-    /// Adds an empty replica. `false` if it is here already.
+    /// Adds an empty replica. `false` if it is here already, or the disk has
+    /// [`volume::VOLUMES_MAX`] of them.
     pub(crate) fn add_volume(&mut self, state: VolumeState) -> bool {
-        unimplemented!()
+        self.volumes.add(Volume::new(state)).is_some()
     }
 
     /// Takes a replica out of [`Self::volumes`] at once; its map and slots are
     /// freed a few leaves per [`Self::flush`], across crashes and checkpoints.
     /// `false` if it is not here.
     pub(crate) fn remove_volume(&mut self, id: VolumeId) -> bool {
-        unimplemented!()
-    }
-
-    /// Whether replicas are still being removed: checkpoints are wanted, since
-    /// removal stops when [`Self::dirty_bytes`] reaches [`Self::dirty_limit`].
-    pub(crate) fn is_removing(&self) -> bool {
-        unimplemented!()
-    }
-
-    /// What the map says about a slot. No allocation, no I/O.
-    ///
-    /// # Panics
-    /// If the volume is not here.
-    pub(crate) fn lookup(&mut self, volume: VolumeId, slot: SlotNo) -> Lookup {
-        unimplemented!()
-    }
-
-    /// Fetches the leaf of `slot` into memory; queued by the next [`Self::flush`].
-    /// Calls for a leaf that is already on its way are merged; each wave gets one event.
-    pub(crate) fn load(&mut self, volume: VolumeId, slot: SlotNo) {
-        unimplemented!()
-    }
-
-    /// Keeps the leaf of `slot`, which must be in memory or absent, in memory. Counted.
-    pub(crate) fn pin(&mut self, volume: VolumeId, slot: SlotNo) {
-        unimplemented!()
-    }
-
-    /// Takes one [`Self::pin`] back.
-    pub(crate) fn unpin(&mut self, volume: VolumeId, slot: SlotNo) {
-        unimplemented!()
-    }
-
-    /// Replaces the record of a slot. The slot that the old record lay in, when
-    /// the new one lies elsewhere, is freed (deferred); the new place must have
-    /// come from [`Self::alloc_run`] or [`Self::mark_used`].
-    ///
-    /// # Panics
-    /// If the last [`Self::lookup`] would say [`Lookup::Miss`]; while a checkpoint runs.
-    pub(crate) fn update(&mut self, volume: VolumeId, slot: SlotNo, record: Option<MapRecord>) {
-        unimplemented!()
-    }
-
-    /// Bytes of metadata that a checkpoint would write now.
-    pub(crate) fn dirty_bytes(&self) -> u64 {
-        unimplemented!()
-    }
-
-    /// At [`Self::dirty_bytes`] above this, apply must stop and checkpoint.
-    pub(crate) fn dirty_limit(&self) -> u64 {
-        unimplemented!()
-    }
-
-    /// Takes up to `max` contiguous free slots, fewer if no such run is near;
-    /// `None` when only the headroom is left. They count as free on disk until
-    /// [`Self::update`] puts them into a map.
-    pub(crate) fn alloc_run(&mut self, max: u32) -> Option<PhysRun> {
-        unimplemented!()
-    }
-
-    /// Recovery: a WAL record names `phys`. Call for all before the first
-    /// [`Self::alloc_run`]. `false` if the slot does not exist or is not free.
-    pub(crate) fn mark_used(&mut self, phys: PhysSlot) -> bool {
-        unimplemented!()
-    }
-
-    /// Gives back a slot from [`Self::alloc_run`] that no logged record names:
-    /// allocatable at once.
-    pub(crate) fn free_unused(&mut self, phys: PhysSlot) {
-        unimplemented!()
-    }
-
-    /// Gives back a slot from [`Self::alloc_run`] or [`Self::mark_used`] that no
-    /// map names: allocatable once the next checkpoint to begin is durable. That
-    /// checkpoint's WAL start must lie above every record that names the slot.
-    pub(crate) fn free_deferred(&mut self, phys: PhysSlot) {
-        unimplemented!()
-    }
-
-    /// Slots that [`Self::alloc_run`] can give now; the headroom is not in it.
-    pub(crate) fn free_slots(&self) -> u64 {
-        unimplemented!()
-    }
-
-    /// Slots freed that the next checkpoints will make allocatable.
-    pub(crate) fn deferred_slots(&self) -> u64 {
-        unimplemented!()
-    }
-
-    /// Free slots kept back for map pages, so that a checkpoint never lacks space.
-    pub(crate) fn headroom(&self) -> u64 {
-        unimplemented!()
-    }
-
-    /// Whether the data file may still grow: not at its capacity, and the last
-    /// attempt did not run out of space.
-    pub(crate) fn can_grow(&self) -> bool {
-        unimplemented!()
-    }
-
-    /// Lets growth be tried again after it ran out of space; for a slow timer.
-    pub(crate) fn retry_growth(&mut self) {
-        unimplemented!()
-    }
-
-    /// File and byte offset of a slot.
-    pub(crate) fn place(&self, phys: PhysSlot) -> (FileId, u64) {
-        unimplemented!()
-    }
-
-    /// Starts a checkpoint of everything updated so far; `start` is where WAL
-    /// recovery shall begin after it. The caller has no data write in flight
-    /// that the state relies on. Driven by [`Self::flush`] and
-    /// [`Self::complete`]; ends in [`StoreEvent::CheckpointDone`].
-    ///
-    /// # Panics
-    /// If one runs already, or after a failure.
-    pub(crate) fn begin_checkpoint(&mut self, start: LogInfo) {
-        unimplemented!()
-    }
-
-    /// Whether a checkpoint runs: no [`Self::update`] then.
-    pub(crate) fn is_checkpointing(&self) -> bool {
-        unimplemented!()
+        let Some(index) = self.volumes.start_removal(id) else { return false };
+        self.removals.add(index);
+        true
     }
 
     /// Queues every operation that can start: leaf loads, the checkpoint's next
     /// step, growth, removal. Once per turn.
     pub(crate) fn flush(&mut self, queue: &mut IoQueue) {
-        unimplemented!()
+        self.flush_loads(queue);
+        if self.failure.is_none() {
+            self.flush_checkpoint(queue);
+            self.flush_growth(queue);
+            self.flush_removals(queue);
+        }
     }
 
     /// Takes an ended operation whose token's top byte is [`TOKEN_OWNER`].
     pub(crate) fn complete(&mut self, completion: Completion, events: &mut Vec<StoreEvent>) {
-        unimplemented!()
+        let (work, detail) = parse(completion.token);
+        match (work, completion.result) {
+            (Work::Load, result) => events.extend(self.loaded(detail_key(detail), result)),
+            (Work::ReadRemoved, result) => self.removed_leaf_read(detail_key(detail), result),
+            (Work::Grow, result) => self.grown(detail, result),
+            (_, Err(error)) => self.fail(error),
+            // A checkpoint that failed is gone; what it had in flight still ends.
+            (_, Ok(_)) if self.failure.is_some() => {}
+            (Work::WritePages, Ok(_)) => self.pages_written(detail),
+            (Work::SyncData, Ok(_)) => self.data_synced(),
+            (Work::WriteSuperblock, Ok(_)) => events.extend(self.superblock_written(detail)),
+        }
+        if std::mem::take(&mut self.failure_unsaid)
+            && let Some(error) = &self.failure
+        {
+            events.push(StoreEvent::Failed(error.clone()));
+        }
     }
 
     /// Whether the store waits for no operation and has none to queue.
     pub(crate) fn is_idle(&self) -> bool {
-        unimplemented!()
+        self.loads.is_empty()
+            && self.checkpoint.is_none()
+            && !self.growth.is_running()
+            && self.removals.is_waiting()
     }
 
     /// Why no checkpoint can succeed any more, if so.
     pub(crate) fn failure(&self) -> Option<&DiskError> {
-        unimplemented!()
+        self.failure.as_ref()
+    }
+
+    /// The first failure latches: nothing is written any more, and what a failed
+    /// sync may have dropped is never synced again.
+    fn fail(&mut self, error: DiskError) {
+        if self.failure.is_none() {
+            self.failure = Some(error);
+            self.failure_unsaid = true;
+            self.checkpoint = None;
+        }
     }
 }
 
-/// Top byte of every token that the store uses.
-pub(crate) const TOKEN_OWNER: u8 = 0x53;
+fn read_result(result: OpResult) -> holdfast_io::BufMut {
+    match result {
+        OpResult::Read(buf) => buf,
+        other => unreachable!("a read ended as {other:?}"),
+    }
+}
