@@ -1,6 +1,6 @@
 //! Several clients at once, one of which does not keep up.
 
-use crate::{Fixture, MIB, assert_same, fio::fio, random_bytes};
+use crate::{Fixture, MIB, assert_same, fio::verifying, random_bytes};
 use holdfast_tests::{command, tools};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -59,7 +59,7 @@ fn clients_work_beside_each_other_and_a_stuck_one() {
     };
     // The first 64 MiB are only read; fio and qemu-io write behind them.
     let reader = start(command!("nbdcopy", fixture.tcp(), "null:"));
-    let writer = start(fio(
+    let writer = start(verifying(
         fixture.unix(),
         &["--rw=randwrite", "--bs=8k", "--iodepth=16", "--offset=64m", "--size=96m", "--numjobs=1"],
     ));

@@ -1,6 +1,7 @@
 //! The daemon dies under a client that reconnects: I/O waits, no error.
 
-use crate::{Fixture, fio::fio};
+use crate::Fixture;
+use crate::fio::{counts, verifying};
 use holdfast_tests::daemon::{Daemon, Options, binary};
 use holdfast_tests::{command, tools};
 use std::path::Path;
@@ -65,10 +66,9 @@ fn fio_sees_no_error_across_kills() {
         "--iodepth=32",
         "--size=240m",
         "--io_size=480m",
-        "--do_verify=1",
         "--verify_backlog=512",
     ];
-    let mut fio = fio(&uri, &args)
+    let mut fio = verifying(&uri, &args)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -90,4 +90,7 @@ fn fio_sees_no_error_across_kills() {
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{}\n{out}\n{err}", output.status);
     assert_eq!(kills, KILLS, "fio ended before the kills\n{out}");
+    let (reads, writes) = counts(&out);
+    println!("{reads} reads, {writes} writes across {kills} kills");
+    assert!(reads >= writes, "{reads} reads, {writes} writes");
 }
