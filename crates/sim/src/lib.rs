@@ -8,4 +8,6 @@ pub mod disk;
 pub mod invariants;
 pub mod model;
 pub mod rng;
+pub mod runs;
+pub mod scenario;
 pub mod trace;

@@ -225,6 +225,12 @@ impl SimDisk {
         self.named(name).map_or(0, |file| self.files[file].live.bytes())
     }
 
+    /// Whether `file` is the one called `name`; never on a device.
+    #[must_use]
+    pub fn is_named(&self, file: FileId, name: &str) -> bool {
+        self.file(file).is_ok_and(|file| self.files[file].name == name)
+    }
+
     /// Whether page `number` of the file has content other than zeroes.
     #[must_use]
     pub fn has_content(&self, name: &str, number: u64) -> bool {

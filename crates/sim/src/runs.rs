@@ -1,0 +1,115 @@
+//! Many seeds of every scenario, on a few threads, and what they add up to.
+
+use crate::{counts::Counts, invariants::Violation, scenario, trace::Trace};
+use std::{
+    fmt,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+/// What a seed is run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scenario {
+    /// The log by itself, random crashes and damage.
+    Log,
+    /// A whole replica, random crashes and faults.
+    Replica,
+    /// A whole replica, cut after every operation that the disk ends.
+    EveryCut,
+}
+
+/// Turns of an [`Scenario::EveryCut`] workload.
+pub const EVERY_CUT_TURNS: u64 = 60;
+/// Ways in which each of its cuts tears.
+pub const EVERY_CUT_TEARS: u64 = 2;
+
+impl Scenario {
+    /// Every scenario.
+    pub const ALL: [Self; 3] = [Self::Log, Self::Replica, Self::EveryCut];
+
+    /// Runs one seed.
+    #[must_use]
+    pub fn run(self, seed: u64, trace: Trace) -> (Counts, Result<(), Violation>) {
+        match self {
+            Self::Log => scenario::log::run_seed(seed, trace),
+            Self::Replica => scenario::replica::run_seed(seed, trace),
+            Self::EveryCut => {
+                scenario::replica::enumerate(seed, EVERY_CUT_TURNS, EVERY_CUT_TEARS, trace)
+            }
+        }
+    }
+}
+
+impl fmt::Display for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Log => "log",
+            Self::Replica => "replica",
+            Self::EveryCut => "every-cut",
+        })
+    }
+}
+
+impl std::str::FromStr for Scenario {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let found = Self::ALL.into_iter().find(|scenario| scenario.to_string() == name);
+        found.ok_or_else(|| format!("no scenario {name:?}; there are log, replica and every-cut"))
+    }
+}
+
+/// A seed that failed.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// The scenario.
+    pub scenario: Scenario,
+    /// The seed.
+    pub seed: u64,
+    /// What did not hold.
+    pub violation: Violation,
+}
+
+/// Runs `seeds` seeds from `start` on `threads` threads until one fails.
+/// `on_start` is told, on the thread that will run it, of each seed.
+pub fn run_seeds(
+    scenario: Scenario,
+    start: u64,
+    seeds: u64,
+    threads: usize,
+    on_start: impl Fn(u64) + Sync,
+) -> (Counts, Option<Failure>) {
+    let next = AtomicU64::new(0);
+    let failed = AtomicBool::new(false);
+    let sum = Mutex::new((Counts::default(), None::<Failure>));
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while !failed.load(Ordering::Relaxed) {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    if index >= seeds {
+                        break;
+                    }
+                    let seed = start + index;
+                    on_start(seed);
+                    let (counts, result) = scenario.run(seed, Trace::default());
+                    let Ok(mut sum) = sum.lock() else { break };
+                    sum.0.add(&counts);
+                    if let Err(violation) = result {
+                        failed.store(true, Ordering::Relaxed);
+                        let lower = sum.1.as_ref().is_none_or(|failure| seed < failure.seed);
+                        if lower {
+                            sum.1 = Some(Failure { scenario, seed, violation });
+                        }
+                    }
+                }
+            });
+        }
+    });
+    match sum.into_inner() {
+        Ok(sum) => sum,
+        Err(poisoned) => poisoned.into_inner(),
+    }
+}

@@ -1,0 +1,119 @@
+//! A whole replica on one disk: the shipping host, behind the smallest engine
+//! that can drive one. A volume's set has one member, so what the host
+//! acknowledges is committed; the engine tells it so soon, late or much later.
+//!
+//! Everything is small (segments, ring, limits, volumes), so that rounds,
+//! checkpoints, recycling and full disks come all the time.
+
+mod client;
+mod crash;
+mod damage;
+mod events;
+mod life;
+mod node;
+mod observe;
+
+pub use life::{enumerate, run_seed};
+
+use crate::{
+    counts::Counts,
+    disk::{DiskOptions, SimDisk},
+    invariants::Violation,
+    model::Model,
+    rng::SimRng,
+    trace::Trace,
+};
+use holdfast_io::BufPool;
+use holdfast_replica::{FormatOptions, Host, HostOptions};
+use node::Node;
+
+const MIB: u64 = 1 << 20;
+/// What a world's buffers come from: more than everything that can be in flight.
+const POOL_BYTES: usize = 32 << 20;
+
+/// Why a stretch of simulated time ended early.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// An invariant does not hold.
+    Violation(Violation),
+    /// The power failed.
+    PowerLost,
+    /// The disk latched as failed; the process gives it up.
+    DiskFailed,
+}
+
+impl From<Violation> for Stop {
+    fn from(violation: Violation) -> Self {
+        Self::Violation(violation)
+    }
+}
+
+/// Sizes of one world, drawn from its seed.
+#[derive(Clone, Debug)]
+struct Shape {
+    disk: DiskOptions,
+    format: FormatOptions,
+    host: HostOptions,
+}
+
+impl Shape {
+    fn draw(rng: &mut SimRng) -> Self {
+        let segments = rng.within(4..7) as u32;
+        let ring = MIB * u64::from(segments);
+        let data = MIB * rng.within(6..20);
+        let device = rng.percent(25);
+        Self {
+            disk: DiskOptions { device, capacity_bytes: ring + data + MIB / 2 },
+            format: FormatOptions {
+                segment_bytes: MIB as u32,
+                segments,
+                capacity_bytes: rng.percent(50).then_some(data - MIB),
+            },
+            host: HostOptions {
+                unapplied_bytes_max: MIB * rng.within(1..3),
+                payload_cache_bytes: (64 << 10) * rng.within(1..16),
+                map_cache_bytes: (64 << 10) * rng.within(1..4),
+            },
+        }
+    }
+}
+
+/// One disk, the node on it while it runs, and what the world knows about both.
+pub struct World {
+    shape: Shape,
+    disk: SimDisk,
+    model: Model,
+    rng: SimRng,
+    trace: Trace,
+    pool: BufPool,
+    node: Option<Node>,
+    now_ms: u64,
+    /// A fault that excuses errors (never wrong data) is on the disk.
+    damaged: bool,
+    /// What happened.
+    pub counts: Counts,
+}
+
+impl World {
+    /// A formatted disk.
+    pub fn new(seed: u64, trace: Trace) -> Result<Self, Violation> {
+        let mut rng = SimRng::of(seed, "replica");
+        let shape = Shape::draw(&mut rng);
+        let mut disk = SimDisk::new(seed, shape.disk, trace.clone());
+        if let Err(error) = Host::format(&mut disk, &shape.format) {
+            return Err(crate::invariants::i5_nothing_acknowledged_is_lost::check_opens(&error));
+        }
+        Ok(Self {
+            shape,
+            disk,
+            model: Model::default(),
+            rng,
+            trace,
+            pool: BufPool::new(POOL_BYTES),
+            node: None,
+            now_ms: 0,
+            damaged: false,
+            counts: Counts::default(),
+        })
+    }
+}

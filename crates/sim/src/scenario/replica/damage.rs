@@ -1,0 +1,1 @@
+//! Bits that flip at rest.
