@@ -11,6 +11,7 @@ pub mod clock;
 pub mod crashsafe;
 pub mod dirlock;
 pub mod disk;
+pub mod fault;
 
 pub use buf::{ArenaId, Buf, BufMut, BufPool, PoolStats};
 pub use clock::{BootClock, Clock, ManualClock};
@@ -19,3 +20,4 @@ pub use disk::{
     BackendChoice, Completion, Disk, DiskError, DiskErrorKind, DiskWake, FileId, IoQueue, Op,
     OpResult, OpenMode, Token, open_disk,
 };
+pub use fault::{FAULTS_ENV, FaultConfig, FaultDisk};

@@ -254,9 +254,8 @@ fn a_second_writer_is_refused(choice: BackendChoice) {
     let root = dir.path().to_owned();
     let waiting = std::thread::spawn(move || {
         let start = std::time::Instant::now();
-        let mut disk =
-            open_disk(&root, choice, &[]).or_else(|_| open_disk(&root, BackendChoice::Auto, &[]));
-        disk.as_mut().unwrap().open("data", OpenMode::Existing).unwrap();
+        let mut disk = open_disk(&root, choice, &[BufPool::new(1 << 20)]).unwrap();
+        disk.open("data", OpenMode::Existing).unwrap();
         start.elapsed()
     });
     std::thread::sleep(std::time::Duration::from_millis(300));
@@ -268,9 +267,8 @@ fn errors_name_file_and_place(choice: BackendChoice) {
     let dir = tempdir().unwrap();
     let mut bench = Bench::open(dir.path(), choice);
     let file = bench.disk.open("data", OpenMode::CreateNew).unwrap();
-    // Beyond what any file system of 4 KiB blocks can address.
-    let offset = i64::MAX as u64 - 8191 - (i64::MAX as u64 % BLOCK as u64 + 1) % BLOCK as u64;
-    let offset = offset - offset % BLOCK as u64;
+    // Beyond what a file offset can say.
+    let offset = (i64::MAX as u64).next_multiple_of(BLOCK as u64) - 2 * BLOCK as u64;
     let bufs = vec![bench.pattern(1, 1)];
     let error = bench.disk.run(Op::Write { file, offset, bufs, durable: false }).unwrap_err();
     assert_eq!((error.op, error.file.as_str()), ("write", "data"));

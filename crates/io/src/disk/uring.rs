@@ -7,7 +7,9 @@
 //!
 //! **Durable writes** carry RWF_DSYNC. The alternative, a write linked to an
 //! fdatasync, takes two requests, of which the second always runs on a kernel
-//! worker thread; `examples/durable_write.rs` measures both.
+//! worker thread. `examples/durable_write.rs` measures both; on ext4 over virtio
+//! with a volatile write cache (Linux 6.18), 4 KiB overwrites: one in flight
+//! 127 µs median against 132, four in flight 18,800 a second against 15,000.
 //!
 //! **Memory in flight.** The kernel reads and writes a buffer until the
 //! operation's completion has been seen. Until then the buffer is owned by the
