@@ -110,3 +110,33 @@ impl fmt::Display for Finding {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table once more, as docs/format/wal.md has it: finding, above every
+    /// durable mark, below one.
+    const TABLE: [(Finding, Verdict, Verdict); 11] = [
+        (Finding::Intact, Verdict::Accept, Verdict::Accept),
+        (Finding::RingEnd, Verdict::Tail, Verdict::Damage),
+        (Finding::NeverWritten, Verdict::Tail, Verdict::Damage),
+        (Finding::NotAFrame, Verdict::Tail, Verdict::Damage),
+        (Finding::BadChecksum, Verdict::Tail, Verdict::Damage),
+        (Finding::OtherStream, Verdict::Tail, Verdict::Damage),
+        (Finding::StaleLife, Verdict::Tail, Verdict::Damage),
+        (Finding::WrongChain, Verdict::Tail, Verdict::Damage),
+        (Finding::OlderIncarnation, Verdict::Tail, Verdict::Damage),
+        (Finding::TornPayload, Verdict::Tail, Verdict::Damage),
+        (Finding::ExternalMissing, Verdict::Tail, Verdict::Damage),
+    ];
+
+    #[test]
+    fn every_row_is_decided_as_documented() {
+        assert_eq!(TABLE.map(|(finding, ..)| finding), Finding::ALL, "each row once");
+        for (finding, above, below) in TABLE {
+            assert_eq!(decide(finding, false), above, "{finding:?} above");
+            assert_eq!(decide(finding, true), below, "{finding:?} below");
+        }
+    }
+}

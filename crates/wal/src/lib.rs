@@ -11,6 +11,8 @@
 //! The bytes, the recovery table and the crash order of each write are in
 //! docs/format/wal.md.
 
+#[cfg(test)]
+mod crash_tests;
 mod create;
 mod decide;
 mod dump;

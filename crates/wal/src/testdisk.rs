@@ -178,10 +178,20 @@ impl TestDisk {
         self.durable[offset as usize] ^= 1;
     }
 
-    pub(crate) fn wipe(&mut self, offset: u64, len: u64) {
-        let range = offset as usize..(offset + len) as usize;
-        self.live[range.clone()].fill(0);
-        self.durable[range].fill(0);
+    /// Puts whole sectors into the device's cache.
+    pub(crate) fn write_cached(&mut self, at: usize, bytes: &[u8]) {
+        self.write(at, bytes, false);
+    }
+
+    /// Forgets what is in flight: none of it reaches the device.
+    pub(crate) fn forget_in_flight(&mut self) {
+        self.in_flight.clear();
+    }
+
+    /// Puts bytes on the medium.
+    pub(crate) fn write_durable(&mut self, at: usize, bytes: &[u8]) {
+        self.live[at..at + bytes.len()].copy_from_slice(bytes);
+        self.durable[at..at + bytes.len()].copy_from_slice(bytes);
     }
 }
 

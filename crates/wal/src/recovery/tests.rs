@@ -1,1 +1,335 @@
 use super::*;
+use crate::{
+    AppendError, Entry,
+    testdisk::{Cut, Rig, Seen},
+};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+/// A log of five frames with an entry each; the third is the one to be spoilt.
+struct Five {
+    rig: Rig,
+    frames: Vec<Position>,
+}
+
+const SPOILT: usize = 2;
+
+impl Five {
+    /// All in flight at once: no mark covers any of them.
+    fn unmarked() -> Self {
+        Self::new(|rig| {
+            rig.wal.set_window(5);
+            rig.flush();
+        })
+    }
+
+    /// One after the other: each one's mark covers all before it.
+    fn marked() -> Self {
+        Self::new(Rig::settle)
+    }
+
+    fn new(each: impl Fn(&mut Rig)) -> Self {
+        let mut rig = Rig::new(4);
+        for n in 0..5u8 {
+            match usize::from(n) == SPOILT {
+                true => {
+                    let entry = rig.append_external(&[n]);
+                    rig.wal.release(entry)
+                }
+                false => drop(rig.append(&[n], 1)),
+            }
+            each(&mut rig);
+        }
+        rig.settle();
+        let frames = rig.placed.iter().map(|placed| placed.frame).collect();
+        Self { rig, frames }
+    }
+
+    fn at(&self) -> Position {
+        self.frames[SPOILT]
+    }
+
+    /// Rewrites the fields of the frame to be spoilt and seals it again.
+    fn reseal(&mut self, change: impl FnOnce(&mut Header, &mut Ring)) {
+        let (at, mut ring) = (self.at(), self.rig.ring);
+        let offset = ring.offset(at) as usize;
+        let mut bytes = self.rig.disk.live[offset..offset + 4096].to_vec();
+        let frame::Judgement::Sound(mut header) = frame::judge(&ring, at, &bytes) else {
+            panic!("sound before it is spoilt")
+        };
+        change(&mut header, &mut ring);
+        header.seal(&ring, &mut bytes);
+        self.rig.disk.write_durable(offset, &bytes);
+    }
+
+    /// Makes recovery find `finding` there.
+    fn spoil(&mut self, finding: Finding) -> Seen {
+        let offset = self.rig.offset(self.at());
+        match finding {
+            Finding::NeverWritten => self.rig.disk.write_durable(offset as usize, &[0; 4096]),
+            Finding::NotAFrame => self.rig.disk.flip(offset),
+            Finding::BadChecksum => self.rig.disk.flip(offset + 140),
+            Finding::OtherStream => {
+                self.reseal(|_, ring| ring.stream = crate::StreamId::from_bytes([1; 16]));
+            }
+            Finding::StaleLife => {
+                // As the ring's first life left it, seen from its second.
+                self.reseal(|header, ring| {
+                    header.position = header.position.plus(ring.config.ring_bytes());
+                });
+            }
+            Finding::WrongChain => self.reseal(|header, _| header.previous ^= 1),
+            Finding::OlderIncarnation => self.reseal(|header, _| header.incarnation -= 1),
+            Finding::ExternalMissing => {
+                return Seen { missing: vec![vec![SPOILT as u8]], ..Seen::default() };
+            }
+            Finding::Intact | Finding::RingEnd | Finding::TornPayload => {
+                panic!("has a test of its own")
+            }
+        }
+        Seen::default()
+    }
+}
+
+const SPOILABLE: [Finding; 7] = [
+    Finding::NeverWritten,
+    Finding::NotAFrame,
+    Finding::BadChecksum,
+    Finding::OtherStream,
+    Finding::StaleLife,
+    Finding::WrongChain,
+    Finding::OlderIncarnation,
+];
+
+#[test]
+fn a_bad_frame_above_every_mark_ends_the_log() {
+    for finding in SPOILABLE.into_iter().chain([Finding::ExternalMissing]) {
+        let mut five = Five::unmarked();
+        let seen = five.spoil(finding);
+        let (seen, end) = five.rig.recover_with(seen).unwrap();
+        assert_eq!((end.finding, end.end, end.position), (finding, End::Tail, five.at()));
+        assert_eq!(seen.metas, [[0], [1]], "{finding:?}");
+        assert!(end.frames_behind >= 2, "{finding:?}: {end}");
+        // The log goes on there, and what lay behind never comes back.
+        five.rig.append(b"new", 1);
+        five.rig.settle();
+        let (seen, end) = five.rig.recover().unwrap();
+        assert_eq!(seen.metas, [b"\0".to_vec(), b"\x01".to_vec(), b"new".to_vec()]);
+        assert!(!end.is_suspect(), "{end}");
+    }
+}
+
+#[test]
+fn a_bad_frame_below_a_mark_is_damage() {
+    for finding in SPOILABLE {
+        let mut five = Five::marked();
+        five.spoil(finding);
+        let before = five.rig.disk.live.clone();
+        let (seen, end) = five.rig.recover().unwrap();
+        assert_eq!((end.finding, end.end, end.position), (finding, End::Damage, five.at()));
+        assert_eq!(
+            (end.mark, end.mark_source),
+            (five.frames[4], MarkSource::Behind(five.frames[4]))
+        );
+        assert_eq!(seen.metas, [[0], [1]], "what lies before can be read");
+        assert!(five.rig.disk.live == before, "a damaged log is left as it is");
+    }
+}
+
+#[test]
+fn a_damaged_log_takes_nothing_more() {
+    let mut five = Five::marked();
+    five.spoil(Finding::NeverWritten);
+    five.rig.recover().unwrap();
+    let rig = &mut five.rig;
+    assert!(rig.wal.is_damaged());
+    let entry = Entry { meta: b"m", crcs: &[], payload: None, external: false };
+    assert_eq!(rig.wal.append(entry), Err(AppendError::Damaged));
+    rig.wal.request_mark(rig.wal.durable_mark());
+    rig.flush();
+    assert!(rig.disk.pending().is_empty());
+    assert_eq!(rig.wal.durable(), EntryId(2));
+}
+
+#[test]
+fn torn_payload_is_judged_like_a_torn_header() {
+    for (mut five, verdict) in [(Five::unmarked(), End::Tail), (Five::marked(), End::Damage)] {
+        let at = five.frames[1];
+        five.rig.disk.flip(five.rig.offset(at) + 4096 + 4095);
+        let (seen, end) = five.rig.recover().unwrap();
+        assert_eq!((end.finding, end.end, end.position), (Finding::TornPayload, verdict, at));
+        assert_eq!(seen.metas, [[0]]);
+    }
+}
+
+#[test]
+fn external_data_is_verified_only_where_no_mark_covers_it() {
+    let mut five = Five::marked();
+    let missing = five.spoil(Finding::ExternalMissing);
+    let (seen, end) = five.rig.recover_with(missing).unwrap();
+    assert_eq!((seen.metas.len(), seen.verified.len()), (5, 0));
+    assert!(!end.is_suspect());
+
+    let mut five = Five::unmarked();
+    let (seen, _) = five.rig.recover().unwrap();
+    assert_eq!((seen.metas.len(), seen.verified), (5, vec![vec![SPOILT as u8]]));
+}
+
+#[test]
+fn the_superblock_alone_is_evidence() {
+    for (spare, verdict) in [(0, End::Damage), (1, End::Tail)] {
+        let mut five = Five::marked();
+        five.rig.start.mark = five.rig.wal.durable_mark();
+        let from = five.frames[4 * spare].get() as usize;
+        // The whole log is gone, or all but what no one promised.
+        five.rig.start.mark = match spare {
+            0 => five.rig.start.mark,
+            _ => five.frames[4],
+        };
+        let base = five.rig.ring.base as usize;
+        let len = five.rig.disk.live.len() - base - from;
+        five.rig.disk.write_durable(base + from, &vec![0; len]);
+        let (_, end) = five.rig.recover().unwrap();
+        assert_eq!((end.finding, end.end), (Finding::NeverWritten, verdict));
+        assert_eq!(end.mark_source, MarkSource::Start);
+    }
+}
+
+#[test]
+fn the_first_log_is_empty_and_opens_the_first_incarnation() {
+    let mut rig = Rig::new(4);
+    let (seen, end) = rig.recover().unwrap();
+    assert_eq!(seen, Seen::default());
+    assert_eq!((end.finding, end.position.get()), (Finding::NeverWritten, 4096));
+    assert_eq!((end.entries, end.frames, end.incarnation), (0, 1, 2));
+    assert_eq!(
+        end.to_string(),
+        "log ends at 4096: never written; durable mark 0 from the superblock; \
+         0 entries in 1 frames"
+    );
+}
+
+#[test]
+fn a_recovered_log_is_recorded_as_durable_at_once() {
+    let mut rig = Rig::new(4);
+    rig.append(b"a", 1);
+    rig.settle();
+    let end = rig.recover().unwrap().1;
+    assert_eq!(rig.wal.recorded_mark(), end.position);
+    assert_eq!(rig.wal.durable_mark(), rig.wal.cut().position);
+    rig.disk.flip(rig.offset(Position::new(4096)));
+    assert!(rig.recover().unwrap().1.is_suspect());
+}
+
+#[test]
+fn a_full_ring_ends_the_walk_at_its_own_start() {
+    let mut rig = Rig::new(4);
+    let mut restarts = 0;
+    let error = loop {
+        match rig.recover() {
+            Ok((_, end)) => assert!(!end.is_suspect(), "{end}"),
+            Err(error) => break error,
+        }
+        restarts += 1;
+    };
+    assert!(matches!(error, RecoverError::NoRoom));
+    assert_eq!(restarts, rig.ring.config.ring_bytes() / 4096 - 1);
+    // A mark beyond the ring cannot be kept.
+    rig.start.mark = rig.ring.limit(rig.start.position).plus(4096);
+    let (_, end) = rig.recover().unwrap();
+    assert_eq!((end.finding, end.end), (Finding::RingEnd, End::Damage));
+}
+
+#[test]
+fn identical_entries_written_again_do_not_bring_a_discarded_tail_back() {
+    let mut five = Five::unmarked();
+    let at = five.frames[0];
+    five.rig.disk.flip(five.rig.offset(at));
+    for n in 0..3 {
+        let (seen, _) = five.rig.recover().unwrap();
+        assert_eq!(seen.metas.len(), n, "the discarded frames lie intact behind");
+        five.rig.append(&[n as u8], 1);
+        five.rig.settle();
+    }
+}
+
+#[test]
+fn an_incarnation_is_never_used_twice() {
+    let mut five = Five::unmarked();
+    five.rig.disk.flip(five.rig.offset(five.frames[0]));
+    let mut last = 0;
+    for _ in 0..4 {
+        let end = five.rig.recover().unwrap().1;
+        assert!(end.incarnation > last);
+        last = end.incarnation;
+        assert_eq!(five.rig.wal.cut().incarnation, last);
+    }
+}
+
+/// The first sector of a frame arrives, the others do not; recovery discards it
+/// and is itself cut short while it writes to the same block.
+#[test]
+fn a_torn_frame_is_never_completed_by_what_recovery_writes() {
+    for seed in 0..400u64 {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut rig = Rig::new(4);
+        let at = rig.wal.cut().position;
+        let offset = rig.offset(at) as usize;
+        rig.append(b"torn", 0);
+        rig.flush();
+        let Op::Write { bufs, .. } = &rig.disk.pending()[0].1 else { panic!("a write") };
+        let mut block = bufs[0].to_vec();
+        rig.disk.power_cut(Cut::Lost, &mut rng);
+        // An earlier life left something in the other sectors.
+        block[512..].fill(0xaa);
+        rig.disk.write_durable(offset, &block);
+        rig.disk.fuse = Some((seed % 4) as u32);
+        match rig.recover() {
+            Ok((seen, _)) => assert!(seen.metas.is_empty()),
+            Err(error) => assert!(matches!(error, RecoverError::Disk(_))),
+        }
+        rig.disk.power_cut(Cut::Sectors, &mut rng);
+        let (seen, end) = rig.recover().unwrap();
+        assert!(seen.metas.is_empty(), "seed {seed}: a discarded frame came back");
+        assert!(!end.is_suspect());
+    }
+}
+
+#[test]
+fn what_a_killed_process_left_in_the_cache_is_made_durable_first() {
+    let mut rig = Rig::new(4);
+    rig.append(b"a", 1);
+    rig.flush();
+    let mut rng = ChaCha8Rng::seed_from_u64(0);
+    // All of the write reached the cache, nothing was flushed.
+    let (_, op) = &rig.disk.pending()[0];
+    let Op::Write { offset, bufs, .. } = op else { panic!("a write") };
+    let (offset, bufs) = (*offset as usize, bufs.clone());
+    let mut at = offset;
+    for buf in &bufs {
+        rig.disk.write_cached(at, buf);
+        at += buf.len();
+    }
+    rig.disk.forget_in_flight();
+    assert_eq!(rig.recover().unwrap().0.metas.len(), 1);
+    rig.disk.power_cut(Cut::Lost, &mut rng);
+    assert_eq!(rig.recover().unwrap().0.metas.len(), 1, "it was shown, so it stays");
+}
+
+#[test]
+fn entries_come_back_with_everything_that_was_appended() {
+    let mut rig = Rig::new(4);
+    for n in 0..40u8 {
+        rig.append(&[n; 200], usize::from(n % 3));
+    }
+    rig.settle();
+    let placed = rig.placed.clone();
+    let (seen, end) = rig.recover().unwrap();
+    assert_eq!(end.entries, 40);
+    for (n, placed) in placed.iter().enumerate() {
+        assert_eq!(seen.metas[n], [n as u8; 200]);
+        assert_eq!(seen.frames[n], placed.frame);
+        assert_eq!(seen.payloads[n], (placed.payload_at, (n as u32 % 3) * 4096));
+    }
+    assert_eq!(rig.append(b"next", 0), EntryId(41));
+}
