@@ -1,0 +1,138 @@
+//! Accepts NBD connections: haggling runs here, on the control plane, and the
+//! socket then moves to its volume's shard for good.
+
+use crate::{exports::ExportList, listen::Listener};
+use holdfast_engine::runtime::{Shard, ShardHandle};
+use holdfast_frontend::nbd::{self, Connections, Detached, Limits, Negotiated, Stream};
+use holdfast_types::VolumeId;
+use std::{
+    cell::RefCell, collections::BTreeMap, net::SocketAddr, path::Path, sync::Arc,
+    time::Duration,
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+/// Connections at a time, all volumes together: with the bound on what each may
+/// have in flight it bounds the memory that clients can make us hold.
+const CONNECTIONS_MAX: usize = 256;
+/// Pause after a failed accept (out of descriptors, usually), so that it does not spin.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// Longest wait, at a stop, for clients to take the replies that they have coming.
+const CLOSE_MAX: Duration = Duration::from_secs(5);
+
+/// Accepts connections until the node stops.
+#[derive(Clone)]
+pub(crate) struct Acceptor {
+    shard: ShardHandle,
+    exports: ExportList,
+    slots: Arc<Semaphore>,
+    stopped: watch::Receiver<bool>,
+}
+
+impl Acceptor {
+    pub(crate) fn new(
+        shard: ShardHandle,
+        exports: ExportList,
+        stopped: watch::Receiver<bool>,
+    ) -> Self {
+        Self { shard, exports, slots: Arc::new(Semaphore::new(CONNECTIONS_MAX)), stopped }
+    }
+
+    pub(crate) async fn accept(self, listener: Listener) {
+        loop {
+            let next = async {
+                // Closed never: this semaphore lives as long as we do.
+                let slot = self.slots.clone().acquire_owned().await.ok();
+                (listener.accept().await, slot)
+            };
+            tokio::select! {
+                () = until_stopped(self.stopped.clone()) => return,
+                (accepted, slot) = next => match (accepted, slot) {
+                    (Ok((stream, peer)), Some(slot)) => {
+                        tokio::spawn(self.clone().connection(stream, peer, slot));
+                    }
+                    (Err(error), _) => {
+                        tracing::warn!(%error, "cannot accept an NBD connection");
+                        tokio::time::sleep(ACCEPT_RETRY).await;
+                    }
+                    (Ok(_), None) => return,
+                },
+            }
+        }
+    }
+
+    async fn connection(self, mut stream: Stream, peer: String, slot: OwnedSemaphorePermit) {
+        let limits = Limits::default();
+        let negotiated = tokio::select! {
+            () = until_stopped(self.stopped.clone()) => return,
+            end = nbd::negotiate(&mut stream, &self.exports, &limits) => end,
+        };
+        let negotiated = match negotiated {
+            Ok(negotiated) => negotiated,
+            Err(end) => return tracing::debug!(peer, %end, "no transmission"),
+        };
+        let (Some(volume), Ok(socket)) = (self.exports.volume(&negotiated.export), stream.detach())
+        else {
+            return;
+        };
+        let serving = self.shard.spawn(move |shard| async move {
+            serve_here(&shard, volume, socket, negotiated, &peer).await;
+            drop(slot);
+        });
+        if serving.await.is_err() {
+            tracing::debug!("the shard stopped before a connection reached it");
+        }
+    }
+
+    /// Makes every connection answer what it has and close. A client that does not
+    /// take its replies is waited for no longer than [`CLOSE_MAX`].
+    pub(crate) async fn close_connections(&self) {
+        let closing = self.shard.run(|_| async {
+            let all: Vec<Connections> =
+                CONNECTIONS.with_borrow(|all| all.values().cloned().collect());
+            all.iter().for_each(Connections::stop);
+            for connections in &all {
+                connections.idle().await;
+            }
+        });
+        if tokio::time::timeout(CLOSE_MAX, closing).await.is_err() {
+            tracing::warn!("clients did not take their replies; their connections are dropped");
+        }
+    }
+}
+
+std::thread_local! {
+    /// The NBD connections of each volume of the shard whose thread this is.
+    static CONNECTIONS: RefCell<BTreeMap<VolumeId, Connections>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+async fn serve_here(
+    shard: &Shard,
+    volume: VolumeId,
+    socket: Detached,
+    negotiated: Negotiated,
+    peer: &str,
+) {
+    let Some(device) = shard.volume(volume) else {
+        return tracing::debug!(peer, %volume, "volume was detached during a handshake");
+    };
+    let stream = match socket.attach() {
+        Ok(stream) => stream,
+        Err(error) => return tracing::warn!(peer, %error, "cannot serve a connection"),
+    };
+    let connections = CONNECTIONS.with_borrow_mut(|all| all.entry(volume).or_default().clone());
+    tracing::debug!(peer, %volume, "client connected");
+    let end = nbd::serve(stream, negotiated, device, &connections, shard.pool()).await;
+    tracing::debug!(peer, %volume, ?end, "client left");
+}
+
+/// Resolves when the node stops.
+pub(crate) async fn until_stopped(mut stopped: watch::Receiver<bool>) {
+    // An error means that the sender is gone, and so is the node.
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+/// What the listeners are called.
+pub(crate) fn uris(tcp: Option<SocketAddr>, unix: &Path) -> Vec<String> {
+    let tcp = tcp.map(|address| format!("nbd://{address}"));
+    tcp.into_iter().chain([format!("nbd+unix://?socket={}", unix.display())]).collect()
+}
