@@ -7,6 +7,7 @@
 //! - [`verify`]: the verifying client, which knows for every sector what a
 //!   server may answer, across crashes;
 //! - [`daemon`]: starts, stops and kills the daemon under test;
+//! - [`fixture`]: a daemon with a directory of its own;
 //! - [`liar`]: an NBD server that lies on request, to prove that the verifier
 //!   notices;
 //! - [`loop_device`]: raw block devices;
@@ -14,6 +15,7 @@
 
 pub mod daemon;
 pub mod error;
+pub mod fixture;
 pub mod liar;
 pub mod loop_device;
 pub mod nbd;

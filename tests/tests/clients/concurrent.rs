@@ -1,6 +1,8 @@
 //! Several clients at once, one of which does not keep up.
 
-use crate::{Fixture, MIB, assert_same, fio::verifying, random_bytes};
+use crate::serve;
+use crate::{MIB, assert_same, fio::verifying, random_bytes};
+use holdfast_tests::fixture::Fixture;
 use holdfast_tests::{command, tools};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -44,7 +46,7 @@ fn stuck_client(fixture: &Fixture) -> TcpStream {
 
 #[test]
 fn clients_work_beside_each_other_and_a_stuck_one() {
-    let fixture = Fixture::new();
+    let fixture = serve();
     let bytes = random_bytes(64 * MIB as usize, 9);
     let (source, back) = (fixture.path("source"), fixture.path("back"));
     std::fs::write(&source, &bytes).unwrap();

@@ -1,11 +1,12 @@
 //! `nbdcopy`, both ways and between volumes.
 
-use crate::{Fixture, MIB, assert_same, read, sparse_bytes};
+use crate::serve;
+use crate::{MIB, assert_same, read, sparse_bytes};
 use holdfast_tests::{command, tools};
 
 #[test]
 fn a_file_comes_back_as_it_went() {
-    let mut fixture = Fixture::new();
+    let mut fixture = serve();
     let bytes = sparse_bytes(200 * MIB as usize, 1);
     let (source, back) = (fixture.path("source"), fixture.path("back"));
     std::fs::write(&source, &bytes).unwrap();
@@ -15,14 +16,14 @@ fn a_file_comes_back_as_it_went() {
     let mut expected = bytes;
     expected.resize(256 * MIB as usize, 0);
     assert_same(&read(&back), &expected);
-    fixture.restart();
+    fixture.restart().unwrap();
     tools::succeed(&mut command!("nbdcopy", "--connections=4", fixture.unix(), &back)).unwrap();
     assert_same(&read(&back), &expected);
 }
 
 #[test]
 fn holes_stay_holes_between_volumes() {
-    let (from, to) = (Fixture::new(), Fixture::new());
+    let (from, to) = (serve(), serve());
     let bytes = sparse_bytes(256 * MIB as usize, 2);
     let (source, back) = (from.path("source"), from.path("back"));
     std::fs::write(&source, &bytes).unwrap();
@@ -44,7 +45,7 @@ fn holes_stay_holes_between_volumes() {
 
 #[test]
 fn allocated_zeroes_read_as_zeroes() {
-    let fixture = Fixture::new();
+    let fixture = serve();
     let bytes = sparse_bytes(64 * MIB as usize, 3);
     let (source, back) = (fixture.path("source"), fixture.path("back"));
     std::fs::write(&source, &bytes).unwrap();

@@ -1,6 +1,6 @@
 //! fio's `nbd` engine, checking what it wrote.
 
-use crate::Fixture;
+use crate::serve;
 use holdfast_tests::{command, tools};
 use serde_json::Value;
 use std::process::Command;
@@ -40,7 +40,7 @@ fn run(command: &mut Command) -> (u64, u64) {
 
 #[test]
 fn verifies_4k_at_depth_32() {
-    let fixture = Fixture::new();
+    let fixture = serve();
     let args = ["--rw=randwrite", "--bs=4k", "--iodepth=32", "--size=128m"];
     let (reads, writes) = run(&mut verifying(fixture.unix(), &args));
     assert_eq!((reads, writes), (32768, 32768), "every block written and read back");
@@ -48,7 +48,7 @@ fn verifies_4k_at_depth_32() {
 
 #[test]
 fn verifies_mixed_sizes_on_four_connections() {
-    let mut fixture = Fixture::new();
+    let mut fixture = serve();
     let args = [
         "--rw=randwrite",
         "--bsrange=512-256k",
@@ -60,7 +60,7 @@ fn verifies_mixed_sizes_on_four_connections() {
     ];
     let (reads, writes) = run(&mut verifying(fixture.tcp(), &args));
     assert!(writes > 1000 && reads >= writes, "{reads} reads, {writes} writes");
-    fixture.restart();
+    fixture.restart().unwrap();
     let mut again = verifying(fixture.unix(), &args);
     let (reads, _) = run(again.arg("--verify_only"));
     assert!(reads >= writes, "{reads} reads after the restart");
@@ -68,7 +68,7 @@ fn verifies_mixed_sizes_on_four_connections() {
 
 #[test]
 fn trims_and_writes_again() {
-    let fixture = Fixture::new();
+    let fixture = serve();
     let write = ["--rw=randwrite", "--bs=16k", "--iodepth=8", "--size=64m"];
     run(&mut verifying(fixture.unix(), &write));
     let trim = ["--rw=randtrim", "--bs=32k", "--iodepth=16", "--offset=16m", "--size=32m"];

@@ -1,6 +1,8 @@
 //! `nbdinfo`: what the export says about itself, and where it has data.
 
-use crate::{Fixture, MIB};
+use crate::MIB;
+use crate::serve;
+use holdfast_tests::fixture::Fixture;
 use holdfast_tests::{command, tools};
 use serde_json::Value;
 
@@ -10,7 +12,7 @@ fn json(command: &mut std::process::Command) -> Value {
 
 #[test]
 fn describes_the_export() {
-    let fixture = Fixture::new();
+    let fixture = serve();
     for uri in [fixture.tcp(), fixture.unix()] {
         let info = json(&mut command!("nbdinfo", "--json", uri));
         println!("{info:#}");
@@ -41,7 +43,8 @@ fn describes_the_export() {
 
 #[test]
 fn lists_the_volume() {
-    let fixture = Fixture::with(["--size", "64MiB", "--volume", "pg-data", "--block-size", "4096"]);
+    let fixture =
+        Fixture::start(["--size", "64MiB", "--volume", "pg-data", "--block-size", "4096"]).unwrap();
     let uri = fixture.tcp().strip_suffix("pg-data").unwrap();
     let list = json(&mut command!("nbdinfo", "--list", "--json", uri));
     println!("{list:#}");
@@ -54,7 +57,7 @@ fn lists_the_volume() {
 
 #[test]
 fn refuses_an_export_that_is_not_there() {
-    let fixture = Fixture::new();
+    let fixture = serve();
     let uri = fixture.tcp().replace("/demo", "/nothing");
     let said = tools::run(&mut command!("nbdinfo", uri)).unwrap();
     assert_ne!(said.code, 0);
@@ -78,7 +81,7 @@ fn map(uri: &str) -> Vec<(u64, u64, u64)> {
 fn maps_what_was_written_and_what_was_not() {
     const DATA: u64 = 0;
     const HOLE: u64 = 3;
-    let mut fixture = Fixture::new();
+    let mut fixture = serve();
     assert_eq!(map(fixture.unix()), [(0, 256 * MIB, HOLE)]);
     let write = |uri: &str, what: &str| {
         tools::succeed(&mut command!("qemu-io", "-f", "raw", "-c", what, uri)).unwrap();
@@ -96,7 +99,7 @@ fn maps_what_was_written_and_what_was_not() {
         (9000 * 1024 + 4096, 256 * MIB - 9000 * 1024 - 4096, HOLE),
     ];
     assert_eq!(map(fixture.unix()), written);
-    fixture.restart();
+    fixture.restart().unwrap();
     assert_eq!(map(fixture.unix()), written, "after a restart");
     write(fixture.unix(), "discard 1M 128k");
     write(fixture.unix(), "discard 5M 4k");
@@ -106,6 +109,6 @@ fn maps_what_was_written_and_what_was_not() {
         (9000 * 1024 + 4096, 256 * MIB - 9000 * 1024 - 4096, HOLE),
     ];
     assert_eq!(map(fixture.unix()), discarded);
-    fixture.restart();
+    fixture.restart().unwrap();
     assert_eq!(map(fixture.unix()), discarded, "after another restart");
 }

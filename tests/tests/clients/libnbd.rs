@@ -1,6 +1,6 @@
 //! libnbd's Python binding: every command and flag, and the handshake.
 
-use crate::Fixture;
+use holdfast_tests::fixture::Fixture;
 use holdfast_tests::{command, tools};
 use std::path::Path;
 
@@ -17,7 +17,7 @@ macro_rules! scripts {
     ($($name:ident),* $(,)?) => {$(
         #[test]
         fn $name() {
-            script(stringify!($name), &Fixture::with(["--size", "128MiB"]));
+            script(stringify!($name), &Fixture::start(["--size", "128MiB"]).unwrap());
         }
     )*};
 }
@@ -41,5 +41,8 @@ scripts!(
 /// The same on a volume with blocks of 4096 bytes.
 #[test]
 fn blocks_of_4096() {
-    script("blocks_of_4096", &Fixture::with(["--size", "128MiB", "--block-size", "4096"]));
+    script(
+        "blocks_of_4096",
+        &Fixture::start(["--size", "128MiB", "--block-size", "4096"]).unwrap(),
+    );
 }

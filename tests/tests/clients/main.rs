@@ -11,50 +11,15 @@ mod libnbd;
 mod qemu;
 mod restart;
 
-use holdfast_tests::daemon::{Daemon, Options, Serving};
+use holdfast_tests::fixture::Fixture;
 use rand::{RngCore, SeedableRng};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 const MIB: u64 = 1 << 20;
 
-/// A daemon with a small log and a volume of 256 MiB.
-struct Fixture {
-    /// Dropped, and so killed, before its directory goes.
-    daemon: Daemon,
-    serving: Serving,
-    options: Options,
-    dir: tempfile::TempDir,
-}
-
-impl Fixture {
-    fn new() -> Fixture {
-        Fixture::with(["--size", "256MiB"])
-    }
-
-    fn with<'a>(args: impl IntoIterator<Item = &'a str>) -> Fixture {
-        let dir = tempfile::Builder::new().prefix("holdfast-").tempdir().unwrap();
-        let options = Options::new(dir.path().join("data")).with_small_log().with(args);
-        let (daemon, serving) = Daemon::start(&options).unwrap();
-        Fixture { daemon, serving, options, dir }
-    }
-
-    fn tcp(&self) -> &str {
-        self.serving.tcp.as_deref().unwrap()
-    }
-
-    fn unix(&self) -> &str {
-        &self.serving.unix
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    /// Stops it cleanly and starts it on the same data.
-    fn restart(&mut self) {
-        self.daemon.stop().unwrap();
-        (self.daemon, self.serving) = Daemon::start(&self.options).unwrap();
-    }
+/// A daemon with a volume of 256 MiB.
+fn serve() -> Fixture {
+    Fixture::start(["--size", "256MiB"]).unwrap()
 }
 
 fn random_bytes(len: usize, seed: u64) -> Vec<u8> {

@@ -1,6 +1,7 @@
 //! `qemu-img` and `qemu-io`.
 
-use crate::{Fixture, MIB, assert_same, read, sparse_bytes};
+use crate::serve;
+use crate::{MIB, assert_same, read, sparse_bytes};
 use holdfast_tests::{command, tools};
 use serde_json::Value;
 
@@ -19,7 +20,7 @@ fn io(uri: &str, commands: &[&str]) {
 
 #[test]
 fn converts_compares_and_maps() {
-    let fixture = Fixture::new();
+    let fixture = serve();
     let bytes = sparse_bytes(256 * MIB as usize, 5);
     let (raw, qcow, back) =
         (fixture.path("disk.raw"), fixture.path("disk.qcow2"), fixture.path("back.raw"));
@@ -54,7 +55,7 @@ fn converts_compares_and_maps() {
 
 #[test]
 fn patterns_come_back() {
-    let mut fixture = Fixture::new();
+    let mut fixture = serve();
     let reads = [
         "read -P 0x11 0 64k",
         "read -P 0x22 64k 512",
@@ -94,6 +95,6 @@ fn patterns_come_back() {
     );
     io(fixture.unix(), &reads);
     io(fixture.tcp(), &reads);
-    fixture.restart();
+    fixture.restart().unwrap();
     io(fixture.unix(), &reads);
 }

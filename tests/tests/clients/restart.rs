@@ -1,9 +1,9 @@
 //! The daemon dies under a client that reconnects: I/O waits, no error.
 
-use crate::Fixture;
 use crate::fio::{counts, verifying};
-use holdfast_tests::daemon::{Daemon, Options, binary};
-use holdfast_tests::{command, tools};
+use crate::serve;
+use holdfast_tests::command;
+use holdfast_tests::fixture::Fixture;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -47,18 +47,15 @@ impl Drop for Between {
 }
 
 /// Bytes written through the daemon since it started, by its own count.
-fn written(options: &Options) -> u64 {
-    let mut status = command!(binary().unwrap(), "status", "-o", "json", "--data-dir");
-    let status = tools::succeed(status.arg(&options.data_dir)).unwrap();
-    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
-    status["volumes"][0]["counters"]["write_bytes"].as_u64().unwrap()
+fn written(fixture: &Fixture) -> u64 {
+    fixture.status().unwrap()["volumes"][0]["counters"]["write_bytes"].as_u64().unwrap()
 }
 
 #[test]
 fn fio_sees_no_error_across_kills() {
-    let mut fixture = Fixture::new();
+    let mut fixture = serve();
     let own = fixture.path("between.sock");
-    let _between = Between::start(&fixture.options.data_dir.join("nbd.sock"), &own);
+    let _between = Between::start(&fixture.data_dir().join("nbd.sock"), &own);
     let uri = format!("nbd+unix:///demo?socket={}", own.display());
     let args = [
         "--rw=randwrite",
@@ -76,12 +73,12 @@ fn fio_sees_no_error_across_kills() {
         .unwrap();
     let mut kills = 0;
     while kills < KILLS && fio.try_wait().unwrap().is_none() {
-        if written(&fixture.options) < BYTES_PER_KILL {
+        if written(&fixture) < BYTES_PER_KILL {
             std::thread::sleep(Duration::from_millis(10));
             continue;
         }
         fixture.daemon.kill().unwrap();
-        (fixture.daemon, fixture.serving) = Daemon::start(&fixture.options).unwrap();
+        fixture.start_again().unwrap();
         kills += 1;
         println!("kill {kills}");
     }

@@ -1,0 +1,10 @@
+//! What the program `holdfast` does for whoever types it: refusals, reports, a
+//! full disk, a long log.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod damage;
+mod quick_start;
+mod refusals;
+mod reports;
+mod space;
