@@ -200,6 +200,12 @@ impl Store {
         format::format(disk, options)
     }
 
+    /// Where the log of a stopped disk lies. Changes nothing.
+    pub(crate) fn log_info(disk: &mut dyn Disk) -> Result<LogInfo, StoreError> {
+        let image = Image::load(disk, &BufPool::new(0), OpenMode::ReadOnly)?;
+        Ok(LogInfo { ring: image.files.ring(&image.superblock), start: image.superblock.start })
+    }
+
     /// Opens a formatted disk. Blocks. `cache_bytes` bounds the map leaves in
     /// memory; `pool` serves the store's reads and writes.
     pub(crate) fn open(
