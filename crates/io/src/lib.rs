@@ -12,6 +12,7 @@ pub mod crashsafe;
 pub mod dirlock;
 pub mod disk;
 pub mod fault;
+pub mod net;
 
 pub use buf::{ArenaId, Buf, BufMut, BufPool, PoolStats};
 pub use clock::{BootClock, Clock, ManualClock};
