@@ -277,7 +277,7 @@ impl Connection {
     /// whether there were any.
     fn take_requests(&mut self) -> Result<bool, End> {
         let now = Instant::now();
-        let mut moved = false;
+        let mut moved = !matches!(self.partial, Partial::None);
         self.full = false;
         loop {
             if !self.take_payload(now) {
