@@ -1,0 +1,125 @@
+//! Space is found on a commit quorum before an LSN is given.
+
+use super::rig::{PLENTY, Rig};
+use crate::core::Event;
+use holdfast_block::{Op, SessionId};
+use holdfast_replica::Credits;
+use std::time::Duration;
+
+fn credits(slots: u64, wal_bytes: u64) -> Credits {
+    Credits { slots, wal_bytes }
+}
+
+#[test]
+fn a_full_log_makes_writes_wait_and_reads_pass() {
+    let mut rig = Rig::serving(1);
+    rig.credits(0, credits(100, 8191));
+    rig.write(1, 0, 8192, 1);
+    rig.write(2, 8192, 4096, 2);
+    rig.request(1, 3, Op::Read { offset: 0, len: 512 });
+    assert_eq!(rig.turn(), ["read 0 0+1 at 11"], "in order of arrival, so both wait");
+    rig.credits(0, credits(100, 12287));
+    assert_eq!(rig.turn(), ["append 0 after 5/11 commit 11: 12 write 0+2 1*8192"]);
+    rig.credits(0, credits(100, 4096));
+    assert_eq!(rig.turn(), ["append 0 after 5/12 commit 11: 13 write 2+1 2*4096"]);
+}
+
+#[test]
+fn credits_are_spent_within_a_turn() {
+    let mut rig = Rig::serving(1);
+    rig.credits(0, credits(100, 10000));
+    for tag in 0..3 {
+        rig.write(tag, 0, 4096, 1);
+    }
+    rig.turn();
+    assert_eq!(rig.records.len(), 2);
+}
+
+#[test]
+fn short_of_slots_the_replica_is_asked() {
+    let mut rig = Rig::serving(1);
+    rig.credits(0, credits(1, 1 << 20));
+    rig.write(1, 60 * 1024, 8192, 1);
+    assert_eq!(rig.turn(), ["reserve 0 15+2"]);
+    rig.write(2, 0, 4096, 2);
+    assert_eq!(
+        rig.turn(),
+        ["append 0 after 5/11 commit 11: 12 write 0+1 2*4096"],
+        "what has space is not held up"
+    );
+    rig.credits(0, credits(0, 1 << 20));
+    rig.reserved(true);
+    assert_eq!(rig.turn(), ["append 0 after 5/12 commit 11: 13 write 15+2 1*8192"]);
+
+    rig.write(3, 0, 4096, 2);
+    assert_eq!(rig.turn(), ["reserve 0 0+1"]);
+    rig.reserved(false);
+    assert_eq!(rig.turn(), ["reply 1 3 NoSpace"]);
+    rig.request(1, 4, Op::Discard { offset: 0, len: 4096 });
+    assert_eq!(
+        rig.turn(),
+        ["append 0 after 5/13 commit 11: 14 discard 0+1"],
+        "a full disk takes discards"
+    );
+}
+
+#[test]
+fn a_quorum_with_space_is_enough() {
+    let mut rig = Rig::serving(3);
+    rig.credits(2, credits(0, 0));
+    rig.write(1, 0, 4096, 1);
+    assert_eq!(rig.turn().len(), 3, "sent to all");
+    rig.credits(1, credits(0, 1 << 20));
+    rig.credits(2, credits(0, 1 << 20));
+    rig.write(2, 0, 4096, 1);
+    assert_eq!(rig.turn(), ["reserve 1 0+1", "reserve 2 0+1"]);
+    rig.reserved(false);
+    assert_eq!(rig.turn(), [""; 0]);
+    rig.reserved(true);
+    assert_eq!(rig.turn().len(), 3);
+    rig.credits(0, credits(0, 1 << 20));
+    rig.write(3, 0, 4096, 1);
+    assert_eq!(rig.turn().len(), 3);
+    rig.reserved(false);
+    rig.reserved(false);
+    assert_eq!(rig.turn(), ["unreserve 2 0+1", "reply 1 3 NoSpace"]);
+}
+
+#[test]
+fn what_was_set_aside_for_a_dropped_write_is_given_back() {
+    let mut rig = Rig::serving(1);
+    rig.credits(0, credits(0, 1 << 20));
+    rig.write(1, 0, 4096, 1);
+    assert_eq!(rig.turn(), ["reserve 0 0+1"]);
+    rig.core.handle(Event::SessionClosed { session: SessionId(1) });
+    assert_eq!(rig.turn(), ["unreserve 0 0+1"]);
+    rig.reserved(true);
+    assert_eq!(rig.turn(), [""; 0]);
+
+    let data = rig.data(0, 4096, 1);
+    let within = Some(Duration::from_secs(1));
+    rig.request_by(2, 2, Op::Write { offset: 0, data }, within);
+    assert_eq!(rig.turn(), ["reserve 0 0+1"]);
+    rig.credits(0, credits(0, 0));
+    rig.reserved(true);
+    assert_eq!(rig.turn(), [""; 0], "there is a slot, but no room in the log");
+    rig.tick(Duration::from_secs(1));
+    assert_eq!(rig.turn(), ["unreserve 0 0+1", "reply 2 2 TimedOut"]);
+}
+
+#[test]
+fn a_write_that_runs_out_of_space_half_way_fails_and_keeps_order() {
+    let mut rig = Rig::serving(1);
+    rig.credits(0, credits(4, 1 << 30));
+    rig.write(1, 0, 512 * 1024, 1);
+    let said = rig.turn();
+    assert_eq!(said[0], "reserve 0 64+64");
+    assert_eq!(rig.records.len(), 1);
+    rig.reserved(false);
+    assert_eq!(rig.turn(), [""; 0], "answered once what has an LSN is committed");
+    rig.credits(0, PLENTY);
+    rig.write(2, 0, 4096, 2);
+    rig.turn();
+    rig.ack(0, 13);
+    assert_eq!(rig.turn(), ["reply 1 1 NoSpace", "reply 1 2 done", "commit 0 13"]);
+}
