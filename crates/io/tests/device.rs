@@ -99,3 +99,32 @@ fn a_device_in_use_is_refused() {
     let mut disk = open_disk(&device.path, BackendChoice::Uring, &[BufPool::new(1 << 20)]).unwrap();
     disk.open("data", OpenMode::ReadOnly).unwrap();
 }
+
+/// Flush requests that the device has carried out (Documentation/block/stat.rst).
+fn flushes(device: &Path) -> u64 {
+    let name = device.file_name().unwrap().to_str().unwrap();
+    let stat = std::fs::read_to_string(format!("/sys/block/{name}/stat")).unwrap();
+    stat.split_whitespace().nth(15).expect("Linux 5.5").parse().unwrap()
+}
+
+#[test]
+fn durable_writes_and_syncs_flush_the_device() {
+    let Some(device) = Loop::new() else { return };
+    for choice in BACKENDS {
+        let mut bench = Bench::open(&device.path, choice);
+        let file = bench.disk.open("data", OpenMode::Existing).unwrap();
+        let data = bench.pattern(1, 4);
+        let before = flushes(&device.path);
+        bench.write(file, 0, &data, false);
+        assert_eq!(flushes(&device.path), before, "{choice}: a plain write costs no flush");
+        bench.write(file, 0, &data, true);
+        let durable = flushes(&device.path);
+        assert!(durable > before, "{choice}: a durable write was not flushed");
+        let bufs = vec![data.slice(0..BLOCK), data.slice(2 * BLOCK..3 * BLOCK)];
+        bench.disk.run(Op::Write { file, offset: 0, bufs, durable: true }).unwrap();
+        let vectored = flushes(&device.path);
+        assert!(vectored > durable, "{choice}: a durable vector was not flushed");
+        bench.disk.run(Op::Sync { file }).unwrap();
+        assert!(flushes(&device.path) > vectored, "{choice}: a sync was not flushed");
+    }
+}

@@ -30,7 +30,7 @@ pub(super) const FILES_MAX: usize = 64;
 
 /// How long opening waits for a killed process' last operations on a file. A
 /// device that takes longer than this for one write is as good as dead.
-const BUSY_WAIT: Duration = Duration::from_secs(10);
+const BUSY_WAIT: Duration = Duration::from_secs(5);
 /// How often it looks meanwhile.
 const BUSY_POLL: Duration = Duration::from_millis(20);
 
