@@ -384,15 +384,16 @@ impl Client {
     }
 }
 
-/// Bytes that differ from place to place.
+/// Bytes that differ from place to place; none is zero.
 pub fn pattern(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    (0..len)
-        .map(|_| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            (state >> 24) as u8 | 1
-        })
-        .collect()
+    let mut bytes = Vec::with_capacity(len + 8);
+    while bytes.len() < len {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend((state | 0x0101_0101_0101_0101).to_le_bytes());
+    }
+    bytes.truncate(len);
+    bytes
 }
