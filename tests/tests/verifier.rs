@@ -4,8 +4,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use holdfast_tests::liar::{Liar, Lie};
-use holdfast_tests::verify::{self, Load, Plan, Report};
-use std::time::Duration;
+use holdfast_tests::nbd::Endpoint;
+use holdfast_tests::verify::client::Target;
+use holdfast_tests::verify::{self, Load, Plan, Report, Server};
+use holdfast_tests::{Error, Result, command};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
 
 const VOLUME_BYTES: usize = 8 << 20;
 
@@ -74,4 +80,66 @@ lies! {
     finds_forgotten_zeroes: ForgetsZeroes, violations;
     finds_failing_requests: FailsRequests, errors;
     finds_hanging_requests: Hangs, errors;
+}
+
+/// nbdkit on a file: a kill loses nothing that the kernel has.
+struct Nbdkit {
+    file: PathBuf,
+    socket: PathBuf,
+    child: Option<Child>,
+}
+
+impl Server for Nbdkit {
+    fn start(&mut self) -> Result<()> {
+        let _ = std::fs::remove_file(&self.socket);
+        let mut nbdkit = command!("nbdkit", "--foreground", "--unix", &self.socket);
+        nbdkit.arg("file").arg(&self.file).stdin(Stdio::null());
+        self.child = Some(nbdkit.spawn().map_err(Error::io("start nbdkit"))?);
+        Ok(())
+    }
+
+    async fn ready(&mut self) -> Result<Target> {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while UnixStream::connect(&self.socket).is_err() {
+            assert!(Instant::now() < deadline, "nbdkit does not listen");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        Ok(Target { endpoints: vec![Endpoint::Unix(self.socket.clone())], name: String::new() })
+    }
+
+    fn kill(&mut self) -> Result<()> {
+        if let Some(mut child) = self.child.take() {
+            child.kill().and_then(|()| child.wait()).map_err(Error::io("kill nbdkit"))?;
+        }
+        Ok(())
+    }
+
+    async fn stop(&mut self) -> Result<()> {
+        self.kill()
+    }
+}
+
+impl Drop for Nbdkit {
+    fn drop(&mut self) {
+        self.kill().unwrap();
+    }
+}
+
+/// A server by other hands: the client reads the protocol as others do.
+#[test]
+fn a_foreign_server_passes() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("disk");
+    std::fs::File::create(&file).unwrap().set_len(VOLUME_BYTES as u64).unwrap();
+    let mut server = Nbdkit { file, socket: dir.path().join("nbd.sock"), child: None };
+    let plan = Plan {
+        rounds: 12,
+        // nbdkit zeroes all that it discards, also parts of blocks.
+        load: Load { seed: 5, discard: false, ..Load::default() },
+        round_max: Duration::from_millis(200),
+        progress_every: 0,
+    };
+    let report = verify::run_alone(&mut server, plan).unwrap();
+    println!("{report}");
+    report.verdict(1000).unwrap();
 }
