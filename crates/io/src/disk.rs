@@ -5,6 +5,20 @@
 //! Durability: a [`Op::Write`] with `durable` set, and every write that
 //! completed before an [`Op::Sync`] of its file was submitted, is on stable
 //! storage when the completion says so. Nothing else is.
+//!
+//! [`open_disk`] opens a directory or a raw block device with the best backend
+//! that works here:
+//!
+//! | backend | where |
+//! |---|---|
+//! | io_uring, registered buffers | CAP_IPC_LOCK, or RLIMIT_MEMLOCK at least as large as the arenas |
+//! | io_uring, unregistered buffers | little lockable memory; a few percent more CPU an operation |
+//! | thread pool | io_uring refused: a container's system-call filter, `kernel.io_uring_disabled`, a kernel before 5.6 |
+//!
+//! All have the same semantics, which one suite tests on each. None repeats a
+//! flush that failed; after an error of [`DiskErrorKind::Io`] the submitter
+//! stops using the disk. A process whose file sizes are limited (RLIMIT_FSIZE)
+//! must ignore SIGXFSZ to get an error instead of being killed.
 
 mod active;
 mod choose;

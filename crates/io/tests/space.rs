@@ -6,9 +6,14 @@
 mod common;
 
 use common::{BACKENDS, BLOCK, Bench};
-use holdfast_io::{DiskErrorKind, Op, OpenMode};
+use holdfast_io::{BackendChoice, BufPool, DiskErrorKind, Op, OpenMode, open_disk};
 use rustix::process::{Resource, Rlimit, setrlimit};
-use std::{path::Path, process::Command};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    thread::sleep,
+    time::{Duration, Instant},
+};
 use tempfile::tempdir;
 
 struct Mounted<'a>(&'a Path);
@@ -101,4 +106,82 @@ fn under_a_limit_of_file_size() {
         let bufs = vec![data.clone()];
         bench.disk.run(Op::Write { file, offset: 0, bufs, durable: true }).unwrap();
     }
+}
+
+/// A killed process' writes may still be under way in the kernel: as long as they
+/// are, nobody else gets the file. The file system is frozen, so that they stay.
+#[test]
+fn unfinished_writes_of_a_killed_process_keep_the_file() {
+    let dir = tempdir().unwrap();
+    let (image, root) = (dir.path().join("image"), dir.path().join("root"));
+    std::fs::File::create(&image).unwrap().set_len(16 << 20).unwrap();
+    std::fs::create_dir(&root).unwrap();
+    let made = succeeds(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&image))
+        && succeeds(Command::new("mount").args(["-o", "loop"]).args([&image, &root]));
+    if !made {
+        eprintln!("skipped, may not mount an ext4 image");
+        return;
+    }
+    let mounted = Mounted(&root);
+    for (round, choice) in BACKENDS.into_iter().enumerate() {
+        let ready = dir.path().join(format!("ready{round}"));
+        let exe = std::env::current_exe().unwrap();
+        let mut child = Command::new(exe)
+            .args(["--exact", "writes_to_a_frozen_file_system", "--ignored", "--nocapture"])
+            .env("FROZEN_ROOT", &root)
+            .env("FROZEN_READY", &ready)
+            .env("FROZEN_CHOICE", choice.to_string())
+            .spawn()
+            .unwrap();
+        let appears = |path: &Path| {
+            let start = Instant::now();
+            while !path.exists() {
+                assert!(start.elapsed() < Duration::from_secs(30), "{choice}: no {path:?}");
+                sleep(Duration::from_millis(5));
+            }
+        };
+        appears(&ready.with_extension("open"));
+        let frozen = succeeds(Command::new("fsfreeze").arg("--freeze").arg(&root));
+        std::fs::write(&ready, b"").unwrap();
+        appears(&ready.with_extension("submitted"));
+        sleep(Duration::from_millis(50));
+        child.kill().unwrap();
+        let contender = {
+            let root = root.clone();
+            std::thread::spawn(move || {
+                let pool = BufPool::new(1 << 20);
+                let mut disk = open_disk(&root, BackendChoice::Threads, &[pool]).unwrap();
+                disk.open("data", OpenMode::Existing).unwrap();
+                Instant::now()
+            })
+        };
+        sleep(Duration::from_millis(400));
+        let thawing = Instant::now();
+        let thawed = succeeds(Command::new("fsfreeze").arg("--unfreeze").arg(&root));
+        child.wait().unwrap();
+        let opened = contender.join().unwrap();
+        assert!(frozen && thawed, "fsfreeze");
+        assert!(opened > thawing, "{choice}: opened under an unfinished write");
+        std::fs::remove_file(root.join("data")).unwrap();
+    }
+    drop(mounted);
+}
+
+#[test]
+#[ignore = "is killed; started by the test above"]
+fn writes_to_a_frozen_file_system() {
+    let path = |name: &str| PathBuf::from(std::env::var_os(name).unwrap());
+    let (root, ready) = (path("FROZEN_ROOT"), path("FROZEN_READY"));
+    let choice = std::env::var("FROZEN_CHOICE").unwrap().parse().unwrap();
+    let mut bench = Bench::open(&root, choice);
+    let file = bench.disk.open("data", OpenMode::CreateNew).unwrap();
+    let data = bench.pattern(1, 4);
+    bench.write(file, 0, &data, true);
+    std::fs::write(ready.with_extension("open"), b"").unwrap();
+    while !ready.exists() {
+        sleep(Duration::from_millis(5));
+    }
+    bench.submit([Op::Write { file, offset: 0, bufs: vec![data], durable: true }]);
+    std::fs::write(ready.with_extension("submitted"), b"").unwrap();
+    bench.finish();
 }
