@@ -136,7 +136,13 @@ fn plan(
         }
         return Ok(Plan { wal_base, data_base, slots, slot_capacity: slots });
     }
-    let available = disk.available().map_err(StoreError::io("cannot tell the free space"))?;
+    let mut available = disk.available().map_err(StoreError::io("cannot tell the free space"))?;
+    for name in [WAL_FILE, DATA_FILE] {
+        // What an interrupted format has taken already will be used.
+        if let Ok(file) = disk.open(name, OpenMode::ReadOnly) {
+            available += disk.len(file).map_err(StoreError::io("cannot size a file"))?;
+        }
+    }
     let room = available.saturating_sub(SUPERBLOCK_BYTES + config.ring_bytes()) / slot;
     let slots = growth_step(0).min(asked).min(room);
     if slots < SLOTS_MIN {
