@@ -4,7 +4,7 @@ use super::{AttachError, AttachVolume, DetachError, ReplicaError, Shard, ShardGo
 use holdfast_replica::NewVolume;
 use holdfast_types::{DiskId, VolumeId};
 use std::future::Future;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// Calls from other threads that may wait for the shard at a time; the caller of
 /// one more waits.
@@ -18,11 +18,13 @@ pub(super) type Call = Box<dyn FnOnce(Shard) + Send>;
 #[derive(Clone, Debug)]
 pub struct ShardHandle {
     calls: mpsc::Sender<Call>,
+    /// Closed when the thread has let go of its disks.
+    end: watch::Receiver<()>,
 }
 
 impl ShardHandle {
-    pub(super) fn new(calls: mpsc::Sender<Call>) -> Self {
-        Self { calls }
+    pub(super) fn new(calls: mpsc::Sender<Call>, end: watch::Receiver<()>) -> Self {
+        Self { calls, end }
     }
 
     /// Starts a task on the shard and returns when it is handed over.
@@ -87,7 +89,9 @@ impl ShardHandle {
     pub async fn shutdown(&self) -> Result<(), ShardGone> {
         self.run(|shard| async move { shard.drain().await }).await?;
         self.spawn(|shard| async move { shard.stop() }).await?;
-        self.calls.closed().await;
+        // Nothing is ever sent; it ends with the thread.
+        let mut end = self.end.clone();
+        while end.changed().await.is_ok() {}
         Ok(())
     }
 }

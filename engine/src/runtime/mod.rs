@@ -6,6 +6,8 @@
 //! from inside, from which a frontend takes a volume as a
 //! [`holdfast_block::BlockDevice`].
 
+mod agenda;
+mod driver;
 mod error;
 mod handle;
 mod shard;
