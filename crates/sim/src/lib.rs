@@ -7,6 +7,8 @@ pub mod counts;
 pub mod disk;
 pub mod invariants;
 pub mod model;
+#[cfg(feature = "mutants")]
+pub mod mutants;
 pub mod rng;
 pub mod runs;
 pub mod scenario;

@@ -32,8 +32,3 @@ pub fn check_log(volume: &VolumeModel, promise: &Promise) -> Result<(), Violatio
         || format!("{}: epoch history {:?}, not {expected:?}", volume.id, promise.epochs),
     )
 }
-
-/// A log that nothing damaged must not be called suspect.
-pub fn check_trusted(damaged: bool, suspect: bool, end: &str) -> Result<(), Violation> {
-    ensure(I3CommitIsForever, damaged || !suspect, || format!("an undamaged log is suspect: {end}"))
-}

@@ -1,8 +1,9 @@
 //! I5: nothing acknowledged is lost by power loss.
 
 use super::{Invariant::I5NothingAcknowledgedIsLost, Violation, ensure};
-use crate::model::{Existence, Model};
+use crate::model::{Existence, Model, VolumeModel};
 use holdfast_replica::VolumeReport;
+use holdfast_types::Lsn;
 
 /// A disk that nothing damaged must open.
 pub fn check_opens(error: &dyn std::fmt::Display) -> Violation {
@@ -43,4 +44,29 @@ pub fn check_volumes(model: &Model, found: &[VolumeReport]) -> Result<(), Violat
         })?;
     }
     Ok(())
+}
+
+/// A log that nothing damaged must not be called suspect.
+pub fn check_trusted(damaged: bool, suspect: bool, end: &str) -> Result<(), Violation> {
+    ensure(I5NothingAcknowledgedIsLost, damaged || !suspect, || {
+        format!("an undamaged log is suspect: {end}")
+    })
+}
+
+/// A read that fails on a disk that nothing damaged was of data lost by the store.
+pub fn check_read_error(
+    volume: &VolumeModel,
+    faulty: bool,
+    error: &dyn std::fmt::Display,
+) -> Result<(), Violation> {
+    ensure(I5NothingAcknowledgedIsLost, faulty, || {
+        format!("{}: a read of undamaged data fails: {error}", volume.id)
+    })
+}
+
+/// The log of a volume ends at or above all that was acknowledged.
+pub fn check_acked(volume: &VolumeModel, last: Lsn) -> Result<(), Violation> {
+    ensure(I5NothingAcknowledgedIsLost, last >= volume.acked, || {
+        format!("{}: the log ends at LSN {last}, {} was acknowledged", volume.id, volume.acked)
+    })
 }

@@ -1,23 +1,12 @@
 //! I9: every block read is checked against a checksum bound to its volume and
 //! address; a bad one is answered with an error, never served.
 //!
-//! Wrong data that is served shows in [`super::i6_reads_are_linearizable`]; here
-//! is the other half: an error needs a fault.
+//! Wrong data that is served shows in [`super::i6_reads_are_linearizable`], an
+//! error without a fault in [`super::i5_nothing_acknowledged_is_lost`].
 
 use super::{Invariant::I9NoSilentCorruption, Violation, ensure};
 use crate::model::VolumeModel;
 use holdfast_types::{BlockNo, Lsn};
-
-/// A read that fails on a disk that nothing damaged was of data lost by the store.
-pub fn check_read_error(
-    volume: &VolumeModel,
-    faulty: bool,
-    error: &dyn std::fmt::Display,
-) -> Result<(), Violation> {
-    ensure(I9NoSilentCorruption, faulty, || {
-        format!("{}: a read of undamaged data fails: {error}", volume.id)
-    })
-}
 
 /// A block reported as a hole must read as zeroes.
 pub fn check_hole(

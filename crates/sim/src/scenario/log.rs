@@ -16,16 +16,21 @@ use crate::{
     rng::SimRng,
     trace::Trace,
 };
-use holdfast_io::{BufPool, Disk, FileId, OpenMode};
+use holdfast_io::{BufPool, Disk, OpenMode};
 use holdfast_types::BlockNo;
 use holdfast_wal::{Config, Ring, Start, StreamId};
 
-/// Shape of the ring: the smallest, so that it comes round often.
-const CONFIG: Config = Config { segment_bytes: 512 * 1024, segments: 4 };
+/// Bytes of a segment: small ones come round often, in large ones what a
+/// checkpoint carries forward reaches far.
+const SEGMENT_BYTES: [u32; 3] = [512 << 10, 1 << 20, 2 << 20];
+/// Segments in the ring: the fewest.
+const SEGMENTS: u32 = 4;
+/// Bytes of the largest ring.
+const RING_BYTES_MAX: u64 = 8 << 20;
 /// Blocks that external data is written to, in the file beside the log.
 const EXTERNAL_BLOCKS: u64 = 256;
 /// Room for ring, external data and the superblock.
-const CAPACITY_BYTES: u64 = 8 << 20;
+const CAPACITY_BYTES: u64 = RING_BYTES_MAX + (2 << 20);
 
 /// An entry as it was appended.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +64,7 @@ pub struct LogWorld {
     trace: Trace,
     pool: BufPool,
     stream: StreamId,
+    config: Config,
     /// What happened.
     pub counts: Counts,
     /// Greatest recorded mark that the log admitted to, if it ran.
@@ -72,6 +78,8 @@ impl LogWorld {
         let device = rng.percent(30);
         let options = DiskOptions { device, capacity_bytes: CAPACITY_BYTES };
         let mut disk = SimDisk::new(seed, options, trace.clone());
+        let segment_bytes = SEGMENT_BYTES[rng.within(0..SEGMENT_BYTES.len() as u64) as usize];
+        let config = Config { segment_bytes, segments: SEGMENTS };
         let mut id = [0; 16];
         id[..8].copy_from_slice(&rng.bits().to_le_bytes());
         let stream = StreamId::from_bytes(id);
@@ -80,7 +88,7 @@ impl LogWorld {
             let file = disk.open(name, OpenMode::CreateNew);
             let Ok(file) = file else { unreachable!("an empty disk takes files") };
             if name == "wal" {
-                let ring = ring(file, stream);
+                let ring = Ring { file, base: WAL_BASE, config, stream };
                 created = Some(holdfast_wal::Wal::create(&mut disk, ring));
             }
         }
@@ -98,20 +106,17 @@ impl LogWorld {
             trace,
             pool: BufPool::new(8 << 20),
             stream,
+            config,
             counts: Counts::default(),
             recorded_mark: 0,
         })
     }
 }
 
-fn ring(file: FileId, stream: StreamId) -> Ring {
-    Ring { file, base: WAL_BASE, config: CONFIG, stream }
-}
-
 /// Where the ring begins, on a device also: behind the superblock.
 const WAL_BASE: u64 = 8192;
 /// Where external data begins, on a device behind the ring.
-const EXTERNAL_BASE: u64 = WAL_BASE + CONFIG.segment_bytes as u64 * CONFIG.segments as u64;
+const EXTERNAL_BASE: u64 = WAL_BASE + RING_BYTES_MAX;
 
 /// The content of block `index` of the payload of append `serial`.
 fn fill(serial: u64, index: u64, into: &mut [u8]) {

@@ -1,28 +1,29 @@
 //! A seed's run: work, crash, recover, compare, again.
 
 use super::{
-    CONFIG, EXTERNAL_BASE, LogWorld, Logged,
+    EXTERNAL_BASE, LogWorld, Logged, WAL_BASE,
     node::{LogNode, meta_of},
-    ring,
 };
 use crate::{
     counts::Counts,
     disk::Faults,
     invariants::{
-        Invariant::{I3CommitIsForever, I9NoSilentCorruption},
-        Violation, ensure, i3_commit_is_forever, i5_nothing_acknowledged_is_lost,
+        Invariant::{I3CommitIsForever, I5NothingAcknowledgedIsLost, I9NoSilentCorruption},
+        Violation, ensure, i5_nothing_acknowledged_is_lost,
     },
     model::WriteId,
     trace::Trace,
 };
 use holdfast_io::{BufPool, Disk, DiskError, FileId, Op, OpResult, OpenMode};
 use holdfast_types::{BLOCK_BYTES, BlockNo, block_crc};
-use holdfast_wal::{Position, RecoveredEntry, Visitor, Wal};
+use holdfast_wal::{Position, RecoveredEntry, Ring, Visitor, Wal};
 
 /// Crashes in a seed's run.
 const ROUNDS: std::ops::Range<u64> = 4..10;
 /// Turns between two crashes.
-const TURNS: std::ops::Range<u64> = 1..260;
+const TURNS: std::ops::Range<u64> = 1..500;
+/// Turns of a hundred within a checkpoint that end in a crash.
+const CHECKPOINT_CUT_PERCENT: u32 = 3;
 /// Completions of a recovery after which a second cut may come.
 const RECOVERY_COMPLETIONS: std::ops::Range<u64> = 0..40;
 
@@ -113,6 +114,9 @@ impl LogWorld {
             for _ in 0..turns {
                 let Self { disk, model, rng, pool, counts, .. } = self;
                 node.turn(disk, model, rng, pool, counts)?;
+                if node.in_checkpoint() && rng.percent(CHECKPOINT_CUT_PERCENT) {
+                    break;
+                }
             }
             self.recorded_mark = node.wal.recorded_mark().get();
             self.disk.set_faults(Faults::NONE);
@@ -151,7 +155,7 @@ impl LogWorld {
             return None;
         }
         let position = Position::new(from + self.rng.within(0..(to - from) / 4096) * 4096);
-        let offset = super::WAL_BASE + position.get() % CONFIG.ring_bytes();
+        let offset = WAL_BASE + position.get() % self.config.ring_bytes();
         let bit = self.rng.within(0..8 * 4096);
         self.disk.flip_bit("wal", offset / 4096, bit as usize);
         Some(position)
@@ -187,7 +191,7 @@ impl LogWorld {
         let opened = self.open_files();
         let recovered = opened.and_then(|(wal, external, superblock)| {
             let mut collector = Collector { pool: self.pool.clone(), external, seen: Vec::new() };
-            let ring = ring(wal, self.stream);
+            let ring = Ring { file: wal, base: WAL_BASE, config: self.config, stream: self.stream };
             let start = self.model.start;
             let (wal, end) =
                 Wal::recover(&mut self.disk, self.pool.clone(), ring, start, &mut collector)
@@ -206,9 +210,13 @@ impl LogWorld {
         self.trace.note(&[20, seen.len() as u64, u64::from(end.is_suspect())], || {
             format!("log: recovered {} entries: {end}", seen.len())
         });
-        i3_commit_is_forever::check_trusted(damage.is_some(), end.is_suspect(), &end.to_string())?;
+        i5_nothing_acknowledged_is_lost::check_trusted(
+            damage.is_some(),
+            end.is_suspect(),
+            &end.to_string(),
+        )?;
         let complete = seen.len() >= self.model.durable;
-        ensure(I3CommitIsForever, complete || end.is_suspect(), || {
+        ensure(I5NothingAcknowledgedIsLost, complete || end.is_suspect(), || {
             format!("{} of {} durable entries recovered: {end}", seen.len(), self.model.durable)
         })?;
         ensure(I3CommitIsForever, seen.len() <= self.model.entries.len(), || {
@@ -230,7 +238,13 @@ impl LogWorld {
         self.counts.unacked_lost += (model.entries.len() - seen.len()) as u64;
         model.entries.truncate(seen.len());
         model.durable = seen.len();
-        Ok(Opened::Log(Box::new(LogNode::new(wal, seen.len(), external, superblock))))
+        Ok(Opened::Log(Box::new(LogNode::new(
+            wal,
+            seen.len(),
+            external,
+            superblock,
+            &mut self.rng,
+        ))))
     }
 
     fn open_files(&mut self) -> Result<(FileId, FileId, FileId), String> {

@@ -18,7 +18,7 @@ const EXTERNAL: u64 = 0x48 << 56;
 /// Blocks of external data of one entry at most.
 const EXTERNAL_BLOCKS_MAX: u64 = 32;
 /// Entries that a checkpoint carries forward at most.
-const CARRIED_MAX: usize = 3;
+const CARRIED_MAX: usize = 200;
 
 /// An open log and what its owner keeps in memory.
 pub(super) struct LogNode {
@@ -32,6 +32,11 @@ pub(super) struct LogNode {
     formed: usize,
     external_writes: HashMap<Token, EntryId>,
     checkpoint: Checkpoint,
+    /// Percent of the turns in which a checkpoint begins: a lazy owner lets the
+    /// ring fill up to the last block that it may have.
+    eager: u32,
+    /// Percent of the entries that a checkpoint finds still live.
+    live: u32,
     life: u64,
     pub(super) external: FileId,
     pub(super) superblock: FileId,
@@ -56,6 +61,10 @@ enum Checkpoint {
     Writing,
 }
 
+fn life_of(wal: &Wal) -> u64 {
+    wal.ring().config.life(wal.cut().position)
+}
+
 /// Encodes what an entry is in its meta bytes.
 pub(super) fn meta_of(logged: &Logged) -> [u8; 24] {
     let mut meta = [0; 24];
@@ -78,8 +87,14 @@ fn content(pool: &BufPool, logged: &Logged) -> (holdfast_io::Buf, Vec<u32>) {
 
 impl LogNode {
     /// The log just recovered, with `entries` entries in it.
-    pub(super) fn new(wal: Wal, entries: usize, external: FileId, superblock: FileId) -> Self {
-        let life = wal.cut().position.get() / u64::from(super::CONFIG.segment_bytes);
+    pub(super) fn new(
+        wal: Wal,
+        entries: usize,
+        external: FileId,
+        superblock: FileId,
+        rng: &mut SimRng,
+    ) -> Self {
+        let life = life_of(&wal);
         Self {
             wal,
             queue: IoQueue::new(),
@@ -89,6 +104,8 @@ impl LogNode {
             formed: entries,
             external_writes: HashMap::new(),
             checkpoint: Checkpoint::None,
+            eager: [0, 1, 3, 10][rng.within(0..4) as usize],
+            live: [0, 5, 50, 100][rng.within(0..4) as usize],
             life,
             external,
             superblock,
@@ -112,17 +129,17 @@ impl LogNode {
         for _ in 0..appends {
             self.append_some(model, rng, pool, counts);
         }
-        if matches!(self.checkpoint, Checkpoint::None) && rng.percent(3) {
+        if matches!(self.checkpoint, Checkpoint::None) && rng.percent(self.eager) {
             self.begin_checkpoint();
         }
         self.advance_checkpoint(model, rng, pool);
         self.wal.flush(&mut self.queue, &mut self.placed);
         self.formed += self.placed.len();
         self.placed.clear();
-        let life = self.wal.cut().position.get() / u64::from(super::CONFIG.segment_bytes);
+        let life = life_of(&self.wal);
         if life > self.life {
             self.life = life;
-            counts.segment_reuses += u64::from(life >= u64::from(super::CONFIG.segments));
+            counts.segment_reuses += u64::from(life >= u64::from(super::SEGMENTS));
         }
         disk.submit(&mut self.queue);
         i7_applied_is_committed::check_order(disk.misuse())?;
@@ -195,7 +212,7 @@ impl LogNode {
             }
             None => {
                 counts.log_full += 1;
-                if matches!(self.checkpoint, Checkpoint::None) {
+                if matches!(self.checkpoint, Checkpoint::None) && rng.percent(10) {
                     self.begin_checkpoint();
                 }
             }
@@ -204,6 +221,17 @@ impl LogNode {
 
     fn append(&mut self, logged: &Logged, pool: &BufPool, carried: bool) -> Option<EntryId> {
         let meta = meta_of(logged);
+        let payload_bytes = match logged.external {
+            Some(_) => 0,
+            None => logged.blocks * BLOCK_BYTES as u64,
+        };
+        let free = match carried {
+            true => self.wal.free_reserved_bytes(),
+            false => self.wal.free_bytes(),
+        };
+        if free < Entry::ring_bytes(payload_bytes) {
+            return None;
+        }
         let (buf, crcs) = match logged.blocks {
             0 => (None, Vec::new()),
             _ => {
@@ -236,6 +264,11 @@ impl LogNode {
         Some(id)
     }
 
+    /// Whether a checkpoint is past its mark: what it frees is still needed.
+    pub(super) fn in_checkpoint(&self) -> bool {
+        matches!(self.checkpoint, Checkpoint::Carrying { .. } | Checkpoint::Writing)
+    }
+
     fn begin_checkpoint(&mut self) {
         let cut = self.wal.cut();
         if self.formed > 0 {
@@ -251,7 +284,7 @@ impl LogNode {
                 for index in 0..below {
                     let logged = model.entries[index];
                     if carried < CARRIED_MAX
-                        && rng.percent(5)
+                        && rng.percent(self.live)
                         && self.append(&logged, pool, true).is_some()
                     {
                         model.entries.push(logged);

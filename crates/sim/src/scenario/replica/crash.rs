@@ -7,8 +7,7 @@ use super::{
 use crate::{
     disk::Faults,
     invariants::{
-        i3_commit_is_forever, i5_nothing_acknowledged_is_lost, i7_applied_is_committed,
-        i8_persist_before_promise,
+        i5_nothing_acknowledged_is_lost, i7_applied_is_committed, i8_persist_before_promise,
     },
     model::Existence,
 };
@@ -79,7 +78,7 @@ impl World {
         self.trace.note(&[21, report.records, u64::from(report.suspect)], || {
             format!("host: open, {} records in the log: {}", report.records, report.end)
         });
-        i3_commit_is_forever::check_trusted(self.damaged, report.suspect, &report.end)?;
+        i5_nothing_acknowledged_is_lost::check_trusted(self.damaged, report.suspect, &report.end)?;
         self.counts.records_recovered += report.records;
         let found = host.volumes();
         i5_nothing_acknowledged_is_lost::check_volumes(&self.model, &found)?;
@@ -102,6 +101,7 @@ impl World {
         for report in found {
             let Some(volume) = self.model.volumes.get_mut(&report.volume) else { continue };
             volume.existence = Existence::Here;
+            i5_nothing_acknowledged_is_lost::check_acked(volume, report.last_lsn)?;
             i8_persist_before_promise::check_answered(volume, report.promised, report.last_lsn)?;
             i7_applied_is_committed::check_applied(volume, report.applied_lsn)?;
             let last = report.last_lsn.get();

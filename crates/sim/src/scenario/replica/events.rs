@@ -7,8 +7,9 @@ use super::{
 use crate::{
     invariants::{
         Invariant::{I5NothingAcknowledgedIsLost, I8PersistBeforePromise},
-        Violation, ensure, i3_commit_is_forever, i6_reads_are_linearizable,
-        i7_applied_is_committed, i8_persist_before_promise, i9_no_silent_corruption,
+        Violation, ensure, i3_commit_is_forever, i5_nothing_acknowledged_is_lost,
+        i6_reads_are_linearizable, i7_applied_is_committed, i8_persist_before_promise,
+        i9_no_silent_corruption,
     },
     model::{Existence, Sent},
 };
@@ -181,7 +182,11 @@ impl World {
             return Ok(());
         }
         let Some(known) = self.model.volumes.get_mut(&volume) else { return Ok(()) };
-        i3_commit_is_forever::check_trusted(damaged, promise.suspect, "a promise says so")?;
+        i5_nothing_acknowledged_is_lost::check_trusted(
+            damaged,
+            promise.suspect,
+            "a promise says so",
+        )?;
         i8_persist_before_promise::check_promise(known, epoch, promise)?;
         i3_commit_is_forever::check_log(known, promise)?;
         i7_applied_is_committed::check_applied(known, promise.applied_lsn)?;
@@ -253,7 +258,7 @@ impl World {
         }
         let faulty = self.damaged || self.disk.counts().io_errors > 0;
         let Some(volume) = self.model.volumes.get(&id) else { return Ok(()) };
-        i9_no_silent_corruption::check_read_error(volume, faulty, error)?;
+        i5_nothing_acknowledged_is_lost::check_read_error(volume, faulty, error)?;
         self.counts.damage_answered += 1;
         Ok(())
     }
