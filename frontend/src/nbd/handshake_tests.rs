@@ -319,7 +319,7 @@ fn contexts_are_listed_by_query_and_wildcard() {
         assert_eq!(got, [context_reply(option, 0), ack.clone()], "{queries:?}");
     }
     for queries in [&["base:other"][..], &["qemu:dirty-bitmap:x"], &["x-none:"]] {
-        assert_eq!(client.ask(option, &meta_data("demo", queries)), [ack.clone()]);
+        assert_eq!(client.ask(option, &meta_data("demo", queries)), std::slice::from_ref(&ack));
     }
     assert_eq!(client.kinds(option, &meta_data("nope", &[])), [reply::ERR_UNKNOWN]);
     assert_eq!(client.kinds(option, &meta_data("demo", &["nocolon"])), [reply::ERR_INVALID]);
@@ -334,7 +334,7 @@ fn a_context_is_selected_by_its_name_only() {
     let option = option::SET_META_CONTEXT;
     let ack = (option, reply::ACK, vec![]);
     for queries in [&[][..], &["base:"], &["base:other"]] {
-        assert_eq!(client.ask(option, &meta_data("demo", queries)), [ack.clone()]);
+        assert_eq!(client.ask(option, &meta_data("demo", queries)), std::slice::from_ref(&ack));
     }
     assert!(!client.go("demo").contexts.allocation);
     let twice = meta_data("", &["base:allocation", "base:allocation"]);
