@@ -3,7 +3,7 @@
 //! discarded.
 
 use crate::{
-    AppendError, End, Entry, EntryId, Position, RecoverError, Start, Wal,
+    AppendError, Config, End, Entry, EntryId, Position, RecoverError, Start,
     testdisk::{Cut, Rig, Seen},
 };
 use rand::{Rng, SeedableRng};
@@ -13,7 +13,8 @@ use std::collections::BTreeMap;
 /// Scenarios in a normal run; HOLDFAST_WAL_SEEDS asks for another number.
 const SEEDS: u64 = 60;
 const CRASHES: usize = 12;
-const STEPS_MAX: usize = 120;
+/// Steps between two crashes at most; the longest fill the ring more than once.
+const STEPS_MAX: [usize; 4] = [30, 100, 300, 1500];
 
 /// Something that was appended and not discarded.
 #[derive(Clone, Debug)]
@@ -40,16 +41,23 @@ struct Scenario {
     held: Vec<EntryId>,
     /// A checkpoint under way: its cut, and the entries below it.
     cut: Option<(Start, u64)>,
+    /// Whether entries may use the headroom.
+    carries: bool,
+    /// Percent of the steps that begin a checkpoint.
+    eager: u32,
     checkpoints: u32,
+    fulls: u32,
 }
 
 impl Scenario {
     fn new(seed: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let mut rig = Rig::new(6);
+        let (segment_bytes, segments) = [(512 << 10, 6), (1 << 20, 4)][rng.random_range(0..2)];
+        let mut rig = Rig::with_config(Config { segment_bytes, segments });
         rig.wal.set_window(rng.random_range(1..=6));
         Self {
             identical: rng.random(),
+            eager: [0, 1, 5][rng.random_range(0..3)],
             rng,
             rig,
             items: Vec::new(),
@@ -58,17 +66,21 @@ impl Scenario {
             nonce: 0,
             held: Vec::new(),
             cut: None,
+            carries: false,
             checkpoints: 0,
+            fulls: 0,
         }
     }
 
     fn step(&mut self) {
-        match self.rng.random_range(0..100) {
+        if self.rng.random_ratio(self.eager, 100) {
+            self.checkpoint();
+        }
+        match self.rng.random_range(0..95) {
             0..40 => self.append(),
             40..60 => self.flush(),
             60..85 => self.complete(),
-            85..95 => self.release(),
-            _ => self.checkpoint(),
+            _ => self.release(),
         }
         self.finish_checkpoint();
     }
@@ -97,7 +109,12 @@ impl Scenario {
             payload: (blocks > 0).then_some(payload),
             external,
         };
-        match self.rig.wal.append(entry) {
+        // Now and then a checkpoint is slow to come, and what may do so goes on.
+        let taken = match self.carries {
+            true => self.rig.wal.append_reserved(entry),
+            false => self.rig.wal.append(entry),
+        };
+        match taken {
             Ok(id) => {
                 assert_eq!(id.0, self.first + self.items.len() as u64);
                 if external {
@@ -106,7 +123,14 @@ impl Scenario {
                 self.items.push(Item { meta, blocks, external, frame: None });
                 self.sequence += 1;
             }
-            Err(AppendError::Full) => self.checkpoint(),
+            Err(AppendError::Full) => {
+                self.fulls += 1;
+                match (self.carries, self.rng.random_ratio(1, 4)) {
+                    (true, true) => self.checkpoint(),
+                    (true, false) => {}
+                    (false, _) => self.carries = self.rng.random(),
+                }
+            }
             Err(error) => panic!("{error}"),
         }
     }
@@ -157,6 +181,7 @@ impl Scenario {
         self.items.drain(..(first - self.first) as usize);
         self.first = first;
         self.cut = None;
+        self.carries = false;
         self.checkpoints += 1;
     }
 
@@ -201,6 +226,7 @@ impl Scenario {
         self.first = 1;
         self.held.clear();
         self.cut = None;
+        self.carries = false;
     }
 
     fn power_cut(&mut self) {
@@ -254,23 +280,25 @@ fn seeds() -> u64 {
 
 #[test]
 fn after_any_crash_the_log_is_a_prefix_that_holds_all_that_was_acknowledged() {
-    let (mut checkpoints, mut wrapped, mut kept) = (0, 0, 0);
+    let (mut checkpoints, mut wrapped, mut kept, mut fulls) = (0, 0, 0, 0);
     for seed in 0..seeds() {
         println!("seed {seed}");
         let mut scenario = Scenario::new(seed);
         for _ in 0..CRASHES {
-            for _ in 0..scenario.rng.random_range(0..STEPS_MAX) {
+            let steps_max = STEPS_MAX[scenario.rng.random_range(0..STEPS_MAX.len())];
+            for _ in 0..scenario.rng.random_range(0..steps_max) {
                 scenario.step();
             }
             scenario.crash();
             kept += scenario.items.len();
         }
-        let ring: &Wal = &scenario.rig.wal;
-        wrapped += ring.cut().position.get() / ring.ring().config.ring_bytes();
+        let wal = &scenario.rig.wal;
+        wrapped += wal.cut().position.get() / wal.ring().config.ring_bytes();
         checkpoints += scenario.checkpoints;
+        fulls += scenario.fulls;
         scenario.rot();
     }
     assert!(checkpoints as u64 > seeds(), "{checkpoints} checkpoints");
     assert!(wrapped > seeds() / 4, "the rings wrapped {wrapped} times");
-    assert!(kept > 0);
+    assert!(fulls > 0 && kept > 0);
 }

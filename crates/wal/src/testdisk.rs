@@ -306,7 +306,11 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) fn new(segments: u32) -> Self {
-        let ring = ring(segments);
+        Self::with_config(ring(segments).config)
+    }
+
+    pub(crate) fn with_config(config: Config) -> Self {
+        let ring = Ring { config, ..ring(config.segments) };
         let pool = BufPool::new(8 << 20);
         let mut disk = TestDisk::new(ring.base + ring.config.ring_bytes());
         let start = Wal::create(&mut disk, ring).unwrap();
