@@ -5,7 +5,9 @@
 mod common;
 
 use common::{BACKENDS, BLOCK, Bench};
-use holdfast_io::{BackendChoice, BufPool, DiskErrorKind, Op, OpenMode, open_disk};
+use holdfast_io::{
+    BackendChoice, BufPool, DiskErrorKind, FaultConfig, FaultDisk, Op, OpenMode, open_disk,
+};
 use std::{
     io::ErrorKind,
     path::{Path, PathBuf},
@@ -127,4 +129,28 @@ fn durable_writes_and_syncs_flush_the_device() {
         bench.disk.run(Op::Sync { file }).unwrap();
         assert!(flushes(&device.path) > vectored, "{choice}: a sync was not flushed");
     }
+}
+
+/// A device's labels are one place: a sync by one flushes what another wrote.
+#[test]
+fn faults_withhold_on_a_device_whatever_the_label() {
+    let Some(device) = Loop::new() else { return };
+    let inner = open_disk(&device.path, BackendChoice::Threads, &[]).unwrap();
+    let disk = FaultDisk::new(inner, FaultConfig::parse("withhold").unwrap()).unwrap();
+    let mut bench = Bench { disk: Box::new(disk), pool: BufPool::new(1 << 20) };
+    let wal = bench.disk.open("wal", OpenMode::Existing).unwrap();
+    let data = bench.disk.open("data", OpenMode::Existing).unwrap();
+    let pattern = bench.pattern(77, 4);
+    bench.write(data, 8192, &pattern, false);
+    assert!(bench.read(wal, 8192, pattern.len())[..] == pattern[..]);
+    assert_eq!(bench.disk.len(data).unwrap(), DEVICE_BYTES);
+    let below = || {
+        use std::os::unix::fs::FileExt as _;
+        let mut bytes = vec![0; pattern.len()];
+        std::fs::File::open(&device.backing).unwrap().read_exact_at(&mut bytes, 8192).unwrap();
+        bytes
+    };
+    assert!(below().iter().all(|&b| b == 0), "passed before any sync");
+    bench.disk.run(Op::Sync { file: wal }).unwrap();
+    assert!(below() == pattern[..]);
 }
