@@ -22,7 +22,7 @@
 //! slot-state pages say the same whenever they are written.
 
 use super::{
-    PhysSlot, Store, StoreEvent, Work,
+    LogInfo, PhysSlot, Store, StoreEvent, Work,
     page::{PAGE_BYTES, Page, seal},
     pages::PagePool,
     superblock::{Root, Superblock},
@@ -30,7 +30,6 @@ use super::{
     tree::Tree,
 };
 use holdfast_io::{Buf, DiskError, DiskErrorKind, IoQueue, Op};
-use holdfast_wal::Start;
 use std::collections::VecDeque;
 
 /// Pages prepared at a time: one buffer of 256 KiB, the largest that the
@@ -81,7 +80,7 @@ enum Cursor {
 }
 
 impl Store {
-    /// Starts a checkpoint of everything updated so far; `start` is where WAL
+    /// Starts a checkpoint of everything updated so far; `log.start` is where WAL
     /// recovery shall begin after it. The caller has no data write in flight
     /// that the state relies on. Driven by [`Self::flush`] and
     /// [`Self::complete`]; ends in [`StoreEvent::CheckpointDone`]. If there is no
@@ -89,10 +88,11 @@ impl Store {
     /// store has failed on return: [`Self::failure`].
     ///
     /// # Panics
-    /// If one runs already, or after a failure.
-    pub(crate) fn begin_checkpoint(&mut self, start: Start) {
+    /// If one runs already, after a failure, or if the log is another disk's.
+    pub(crate) fn begin_checkpoint(&mut self, log: LogInfo) {
         assert!(self.checkpoint.is_none(), "a checkpoint runs already");
         assert!(self.failure.is_none(), "the store has failed");
+        assert_eq!(log.ring, self.files.ring(&self.superblock), "the log of another disk");
         let mut volumes = VecDeque::with_capacity(self.volumes.dirty.len());
         for index in std::mem::take(&mut self.volumes.dirty) {
             self.volumes.catalogue.touch(u64::from(index));
@@ -104,7 +104,7 @@ impl Store {
         }
         let mut superblock = self.superblock.clone();
         superblock.generation += 1;
-        superblock.start = start;
+        superblock.start = log.start;
         superblock.slots = self.slots.count();
         self.checkpoint = Some(Checkpoint {
             superblock,

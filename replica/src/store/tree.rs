@@ -142,10 +142,6 @@ impl Tree {
         self.dirty.iter().map(BTreeSet::len).sum()
     }
 
-    pub(super) fn is_leaf_dirty(&self, leaf: u64) -> bool {
-        self.dirty[0].contains(&leaf)
-    }
-
     /// The next page of `level` to be written, no longer counted as dirty.
     pub(super) fn pop_dirty(&mut self, level: usize) -> Option<u64> {
         self.dirty[level].pop_first()

@@ -125,10 +125,6 @@ impl TestDisk {
         self.budget = Some(ops);
     }
 
-    pub(super) fn is_cut(&self) -> bool {
-        self.budget == Some(0)
-    }
-
     /// Power comes back: what was not durable meets its fate.
     pub(super) fn power_on(&mut self) {
         self.done.clear();

@@ -89,7 +89,7 @@ impl Rig {
     }
 
     pub(super) fn checkpoint(&mut self) {
-        self.store.begin_checkpoint(self.log.start);
+        self.store.begin_checkpoint(self.log);
         while self.store.is_checkpointing() {
             self.turn();
         }

@@ -32,7 +32,7 @@ fn a_freed_slot_is_not_given_out_before_its_checkpoint_is_durable() {
         held.contains(&first.0)
     };
     assert!(!take_all(&mut rig.store));
-    rig.store.begin_checkpoint(rig.log.start);
+    rig.store.begin_checkpoint(rig.log);
     while rig.store.is_checkpointing() {
         assert!(!take_all(&mut rig.store), "given out while the checkpoint ran");
         rig.turn();
