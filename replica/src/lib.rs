@@ -10,7 +10,8 @@ mod host;
 mod store;
 
 pub use host::{
-    Credits, Event, Extents, FormatOptions, Host, HostError, HostOptions, NewVolume, ReadError,
-    ReadSegments, RecoveryReport, Tag, VolumeReport,
+    Body, Credits, Event, Extents, FormatOptions, FreshSlots, Host, HostError, HostOptions,
+    META_VERSION, Meta, MetaError, MetaOp, NewVolume, ReadError, ReadSegments, RecoveryReport, Tag,
+    VolumeReport,
 };
 pub use store::{Fault, FsckOptions, FsckReport, PhysSlot, StoreError, VolumeSummary, fsck};

@@ -1,0 +1,405 @@
+//! Rounds: applying what is settled and moving the point from which recovery starts.
+//!
+//! ```text
+//! Idle ── cut the log here ──► Marking ── the log knows that all below the cut
+//!   ▲                             │        was durable (so that what is now
+//!   │                             │        overwritten in place can only be
+//!   │                             ▼        damage, never mistaken for a tail)
+//!   │        ┌──────────────► Applying ─── map and data of one piece are updated
+//!   │        │                    │
+//!   │        │    last piece: Carrying ─── what lies below the cut and cannot be
+//!   │        │                    │        applied is logged again
+//!   │        │                 Barrier ─── all that was logged by now is durable
+//!   │        │ more pieces        │
+//!   └────────┴──────────────  Checkpoint ─ maps and data, then both superblocks
+//! ```
+//!
+//! Order of the durable steps: mark frame; data and map pages and their sync
+//! (store); carried entries; superblock A; superblock B; only then are WAL
+//! segments recycled and freed slots handed out again.
+//!
+//! A round is applied in *pieces* so that the map pages it dirties stay within
+//! the store's limit. Each piece is a whole prefix of each volume's log and ends
+//! in a checkpoint; all but the last leave recovery's start where it was, with
+//! the mark raised: what is replayed from there again is at or below the applied
+//! LSN and skipped, and fresh slots that it names are below the mark and not
+//! looked at, so their reuse does no harm.
+
+use super::{
+    Host,
+    apply::SlotTask,
+    log::{Step, VolumeLog},
+    volume::{VolIx, Volume, round_target},
+};
+use crate::store::{LeafNo, LogInfo};
+use holdfast_types::{Lsn, SlotNo};
+use holdfast_wal::{EntryId, Start};
+use std::collections::HashSet;
+
+/// A round begins when this part of the unapplied limit is settled: late enough
+/// to coalesce overwrites, early enough that appends never wait for it.
+const ROUND_AT_DIVISOR: u64 = 4;
+/// Or when this part of the ring is used, and as much lies below the cut as a
+/// round must free to be worth its syncs.
+const RING_USED_DIVISOR: u64 = 2;
+const RING_GAIN_DIVISOR: u64 = 4;
+/// Slots in one piece, but for a single record that touches more: bounds the
+/// list of what is to be applied (1 MiB).
+const PIECE_SLOTS_MAX: usize = 65536;
+/// Slots that are applied at the same time: deep enough for any device.
+pub(super) const APPLY_IN_FLIGHT_MAX: usize = 64;
+/// Without new records for this long, what is left is applied.
+const IDLE_MS: u64 = 2000;
+/// A full data area looks for room to grow this often.
+const RETRY_GROWTH_MS: u64 = 5000;
+
+/// Where a round is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    Idle,
+    Marking,
+    Applying,
+    Carrying,
+    /// Waits for this entry to be durable.
+    Barrier(EntryId),
+    Checkpoint,
+}
+
+/// The round that runs, and when the next is due.
+#[derive(Debug)]
+pub(super) struct Round {
+    pub(super) phase: Phase,
+    cut: Start,
+    /// The entries that lie below the cut.
+    pub(super) upto: EntryId,
+    /// The piece: slots in address order, and how far each volume is applied.
+    slots: Vec<(VolIx, SlotNo)>,
+    next_slot: usize,
+    targets: Vec<(VolIx, Lsn)>,
+    leaves: HashSet<(VolIx, LeafNo)>,
+    pub(super) tasks: super::slab::Slab<SlotTask>,
+    /// This piece is the last: nothing below the cut will be needed.
+    last_piece: bool,
+    /// What the checkpoint that runs stores.
+    stores: Start,
+    /// What the superblock has.
+    start: Start,
+    /// Entries logged since the last cut, at this one.
+    entries_at_cut: u64,
+    /// Controls that the checkpoint that runs makes durable.
+    controls: usize,
+    pub(super) draining: bool,
+    idle: bool,
+    idle_since_ms: u64,
+    growth_tried_ms: u64,
+    activity_seen: u64,
+}
+
+impl Round {
+    pub(super) fn new(start: Start) -> Self {
+        Self {
+            phase: Phase::Idle,
+            cut: start,
+            upto: EntryId::ZERO,
+            slots: Vec::new(),
+            next_slot: 0,
+            targets: Vec::new(),
+            leaves: HashSet::new(),
+            tasks: super::slab::Slab::default(),
+            last_piece: false,
+            stores: start,
+            start,
+            entries_at_cut: 0,
+            controls: 0,
+            draining: false,
+            idle: false,
+            idle_since_ms: 0,
+            growth_tried_ms: 0,
+            activity_seen: 0,
+        }
+    }
+
+    /// How far the piece in hand applies a volume.
+    pub(super) fn target(&self, at: VolIx) -> Lsn {
+        match self.targets.binary_search_by_key(&at, |(volume, _)| *volume) {
+            Ok(found) => self.targets[found].1,
+            Err(_) => unreachable!("only volumes of the piece are applied"),
+        }
+    }
+}
+
+impl Host {
+    /// Takes every step of the round that can be taken now.
+    pub(super) fn turn_round(&mut self) {
+        while self.failed.is_none() {
+            let before = self.round.phase;
+            match before {
+                Phase::Idle if self.damaged => self.begin_damaged(),
+                Phase::Idle => self.begin_round(),
+                Phase::Marking if self.wal.recorded_mark() >= self.round.cut.position => {
+                    self.plan_piece();
+                    self.round.phase = Phase::Applying;
+                }
+                Phase::Marking | Phase::Checkpoint => {}
+                Phase::Applying => self.apply_more(),
+                Phase::Carrying => self.carry_more(),
+                Phase::Barrier(entry) if self.wal.durable() >= entry => self.begin_checkpoint(),
+                Phase::Barrier(_) => {}
+            }
+            if self.round.phase != Phase::Applying {
+                self.reap();
+            }
+            if self.round.phase == before {
+                return;
+            }
+        }
+    }
+
+    fn begin_round(&mut self) {
+        if !self.round_is_wanted() {
+            return;
+        }
+        self.round.cut = self.wal.cut();
+        self.round.upto = self.placed_upto;
+        self.round.entries_at_cut = self.entries_since_cut;
+        self.round.phase = Phase::Marking;
+        if self.wal.recorded_mark() < self.round.cut.position {
+            self.wal.request_mark(self.round.cut.position);
+        }
+    }
+
+    fn round_is_wanted(&self) -> bool {
+        let Round { start, draining, idle, .. } = self.round;
+        let ring = self.wal.ring().config.ring_bytes();
+        let logged = self.wal.cut().position.since(start.position);
+        let short_of_ring =
+            self.wal.free_bytes() < ring / RING_USED_DIVISOR && logged > ring / RING_GAIN_DIVISOR;
+        let freeing = self.store.deferred_slots() > 0 || self.space.holds();
+        self.counts.settled >= self.unapplied_max / ROUND_AT_DIVISOR && self.has_appliable()
+            || short_of_ring
+            || self.blocked && self.entries_since_cut > 0
+            || self.store.dirty_bytes() >= self.store.dirty_limit()
+            || self.space.is_wanted() && (freeing || self.has_appliable())
+            || (draining || idle) && self.has_work()
+    }
+
+    /// Whether anything can be applied.
+    fn has_appliable(&self) -> bool {
+        self.counts.settled > 0
+            && self.live_volumes().any(|(_, volume)| volume.log.appliable() > volume.log.applied())
+    }
+
+    /// Whether a round would leave less behind than there is.
+    pub(super) fn has_work(&self) -> bool {
+        self.entries_since_cut > 0
+            || self.has_appliable()
+            || self.space.holds()
+            || self.store.deferred_slots() > 0
+            || self.store.is_removing()
+    }
+
+    pub(super) fn live_volumes(&self) -> impl Iterator<Item = (VolIx, &Volume)> {
+        self.volumes
+            .iter()
+            .enumerate()
+            .filter_map(|(at, volume)| Some((VolIx(at as u32), volume.as_ref()?)))
+    }
+
+    /// Chooses what to apply next: of each volume a prefix, as much as the limits
+    /// on map pages and slots allow, but at least one record.
+    fn plan_piece(&mut self) {
+        let round = &mut self.round;
+        round.slots.clear();
+        round.targets.clear();
+        round.leaves.clear();
+        round.next_slot = 0;
+        round.last_piece = true;
+        // An interior page for each leaf at worst.
+        let page = holdfast_types::BLOCK_BYTES as u64;
+        let dirty = self.store.dirty_limit().saturating_sub(self.store.dirty_bytes());
+        let leaves_max = (dirty / page / 2) as usize;
+        for (at, volume) in self.volumes.iter_mut().enumerate() {
+            let Some(volume) = volume else { continue };
+            let at = VolIx(at as u32);
+            let target = round_target(&volume.log, round.upto);
+            let mut chosen = volume.log.applied();
+            while chosen < target {
+                let full = round.leaves.len() >= leaves_max || round.slots.len() >= PIECE_SLOTS_MAX;
+                if full && !(round.slots.is_empty() && round.targets.is_empty()) {
+                    round.last_piece = false;
+                    break;
+                }
+                chosen = chosen.next();
+                let range = volume.log.record(chosen).and_then(|record| record.op.range());
+                for (slot, _) in range.iter().flat_map(|range| range.slots()) {
+                    round.slots.push((at, slot));
+                    round.leaves.insert((at, LeafNo::of(slot)));
+                }
+            }
+            if chosen > volume.log.applied() {
+                round.targets.push((at, chosen));
+                volume.log.step(Step::Floor(chosen));
+                let blocks = volume.log.blocks_at(chosen);
+                if let Some(state) = self.store.volume_mut(volume.id) {
+                    state.blocks = state.blocks.max(blocks);
+                }
+            }
+        }
+        round.slots.sort_unstable();
+        round.slots.dedup();
+    }
+
+    /// Starts slots of the piece, and ends the piece when all are done.
+    fn apply_more(&mut self) {
+        while self.round.tasks.len() < APPLY_IN_FLIGHT_MAX && self.failed.is_none() {
+            let Some((at, slot)) = self.round.slots.get(self.round.next_slot).copied() else {
+                break;
+            };
+            self.round.next_slot += 1;
+            let target = self.round.target(at);
+            let task = self.round.tasks.insert(SlotTask::new(at, slot, target));
+            self.start_apply(task);
+        }
+        let started = self.round.next_slot == self.round.slots.len();
+        if !started || !self.round.tasks.is_empty() || self.failed.is_some() {
+            return;
+        }
+        for (at, target) in std::mem::take(&mut self.round.targets) {
+            let Some(volume) = self.volumes[at.0 as usize].as_mut() else {
+                unreachable!("no volume is forgotten while a piece is applied")
+            };
+            while volume.log.applied() < target {
+                let Some((_, record)) = volume.log.pop_applied() else { break };
+                self.counts.remove(&record, true);
+            }
+            volume.log.step(Step::Applied(target));
+        }
+        if self.round.last_piece {
+            self.begin_carry();
+            self.round.phase = Phase::Carrying;
+        } else {
+            self.enter_barrier();
+        }
+    }
+
+    /// Whatever the checkpoint is going to say must be in the log before.
+    pub(super) fn enter_barrier(&mut self) {
+        self.sync_states();
+        let last = self.pending.back().map_or(EntryId::ZERO, |(entry, _)| *entry);
+        self.round.phase = Phase::Barrier(last);
+    }
+
+    /// Carrying met a full log: whatever was settled meanwhile is applied, so
+    /// that it need not be carried. `false` if that is nothing.
+    pub(super) fn apply_instead(&mut self) -> bool {
+        let upto = self.round.upto;
+        let more = self
+            .live_volumes()
+            .any(|(_, volume)| round_target(&volume.log, upto) > volume.log.applied());
+        if more {
+            self.plan_piece();
+            self.round.phase = Phase::Applying;
+        }
+        more
+    }
+
+    /// Tells the store what each volume's log has come to.
+    fn sync_states(&mut self) {
+        for volume in self.volumes.iter().flatten() {
+            let log = &volume.log;
+            let Some(state) = self.store.volume(volume.id) else { continue };
+            if state.applied == log.applied()
+                && state.promised == log.promised()
+                && state.suspect == volume.suspect
+            {
+                continue;
+            }
+            let Some(state) = self.store.volume_mut(volume.id) else { continue };
+            state.applied = log.applied();
+            state.applied_epoch = log.applied_epoch();
+            state.promised = log.promised();
+            state.suspect = volume.suspect;
+            state.epochs.clear();
+            state.epochs.extend(applied_epochs(log));
+        }
+    }
+
+    fn begin_checkpoint(&mut self) {
+        let mut stores = self.round.start;
+        if self.round.last_piece {
+            stores = self.round.cut;
+            self.space.release_held(&mut self.store, self.round.upto);
+        }
+        stores.mark = stores.mark.max(self.wal.durable_mark());
+        self.round.stores = stores;
+        self.round.phase = Phase::Checkpoint;
+        self.store.begin_checkpoint(LogInfo { ring: *self.wal.ring(), start: stores });
+    }
+
+    /// A damaged log stays as it is; the checkpoint only makes controls durable.
+    fn begin_damaged(&mut self) {
+        if self.by_checkpoint.is_empty() && !self.store.is_removing() {
+            return;
+        }
+        self.sync_states();
+        self.round.controls = self.by_checkpoint.len();
+        self.round.stores = self.round.start;
+        self.round.phase = Phase::Checkpoint;
+        self.store.begin_checkpoint(LogInfo { ring: *self.wal.ring(), start: self.round.start });
+    }
+
+    /// Both superblocks are durable.
+    pub(super) fn checkpoint_done(&mut self) {
+        assert_eq!(self.round.phase, Phase::Checkpoint, "a checkpoint nobody began");
+        self.round.start = self.round.stores;
+        self.round.phase = Phase::Idle;
+        if self.damaged {
+            for control in self.by_checkpoint.drain(..self.round.controls).collect::<Vec<_>>() {
+                self.control_durable(control);
+            }
+            return;
+        }
+        self.wal.note_recorded(&self.round.start);
+        if self.round.last_piece {
+            self.wal.recycle(self.round.start.position);
+            self.entries_since_cut -= self.round.entries_at_cut;
+        } else {
+            // The cut stays; its mark is there, so the next piece follows at once.
+            self.round.phase = Phase::Marking;
+        }
+        self.retry_reserves(true);
+        if self.round.phase == Phase::Idle && !self.has_work() {
+            self.round.draining = false;
+        }
+    }
+
+    pub(super) fn take_tick(&mut self, now_ms: u64) {
+        if self.activity != self.round.activity_seen {
+            self.round.activity_seen = self.activity;
+            self.round.idle_since_ms = now_ms;
+        }
+        self.round.idle = now_ms.saturating_sub(self.round.idle_since_ms) >= IDLE_MS;
+        if now_ms.saturating_sub(self.round.growth_tried_ms) >= RETRY_GROWTH_MS {
+            self.round.growth_tried_ms = now_ms;
+            self.store.retry_growth();
+        }
+    }
+
+    pub(super) fn nothing_left(&self) -> bool {
+        self.failed.is_some()
+            || self.round.phase == Phase::Idle
+                && !self.has_work()
+                && self.outbox.is_empty()
+                && self.pending.is_empty()
+                && self.by_checkpoint.is_empty()
+                && self.fresh.is_empty()
+                && self.reads.tasks.is_empty()
+                && self.ops.is_empty()
+                && self.wal.is_idle()
+                && self.store.is_idle()
+    }
+}
+
+fn applied_epochs(log: &VolumeLog) -> impl Iterator<Item = holdfast_types::EpochSpan> + '_ {
+    log.epochs().iter().filter(|span| span.first <= log.applied()).copied()
+}

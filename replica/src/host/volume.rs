@@ -1,0 +1,115 @@
+//! One replica on the disk: its identity, its log and the index of the log.
+
+use super::{
+    index::SlotIndex,
+    log::{LogRecord, VolumeLog},
+};
+use holdfast_types::{HistoryId, Lsn, ReplicaId, VolumeId};
+use holdfast_wal::EntryId;
+use holdfast_wire::Ack;
+
+/// Names a replica while the host is open. Never used again, so that what is
+/// still in flight for a deleted replica finds nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct VolIx(pub(super) u32);
+
+/// A replica.
+#[derive(Debug)]
+pub(super) struct Volume {
+    pub(super) id: VolumeId,
+    pub(super) replica: ReplicaId,
+    pub(super) history: HistoryId,
+    pub(super) log: VolumeLog,
+    pub(super) index: SlotIndex,
+    pub(super) suspect: bool,
+    /// Its creation is on stable storage.
+    pub(super) created: bool,
+    /// To be deleted: answers nothing any more.
+    pub(super) closing: bool,
+    /// The deletion is in the WAL.
+    pub(super) deleted: Option<EntryId>,
+    /// The acknowledgement said last.
+    pub(super) acked: Option<Ack>,
+    /// Waits in the host's list of volumes to acknowledge.
+    pub(super) ack_due: bool,
+}
+
+impl Volume {
+    pub(super) fn new(
+        id: VolumeId,
+        replica: ReplicaId,
+        history: HistoryId,
+        log: VolumeLog,
+        created: bool,
+    ) -> Self {
+        Self {
+            id,
+            replica,
+            history,
+            log,
+            index: SlotIndex::default(),
+            suspect: false,
+            created,
+            closing: false,
+            deleted: None,
+            acked: None,
+            ack_due: false,
+        }
+    }
+
+    pub(super) fn report(&self) -> super::VolumeReport {
+        super::VolumeReport {
+            volume: self.id,
+            replica: self.replica,
+            history: self.history,
+            blocks: self.log.blocks(),
+            promised: self.log.promised(),
+            last_lsn: self.log.last(),
+            commit_lsn: self.log.commit().min(self.log.last()),
+            applied_lsn: self.log.applied(),
+            epochs: self.log.epochs().to_vec(),
+            suspect: self.suspect,
+        }
+    }
+
+    /// The acknowledgement that is due, if it says anything new.
+    pub(super) fn next_ack(&mut self) -> Option<Ack> {
+        let stream = self.log.stream()?;
+        let ack = Ack {
+            volume: self.id,
+            epoch: self.log.promised(),
+            session: stream.session,
+            durable_lsn: self.log.durable().min(stream.matched),
+        };
+        if self.acked == Some(ack) {
+            return None;
+        }
+        self.acked = Some(ack);
+        Some(ack)
+    }
+}
+
+/// The WAL space that a record takes again when it is carried forward.
+pub(super) fn carry_charge(record: &LogRecord) -> u64 {
+    record.op.charge()
+}
+
+/// A record that has been put into the WAL at least once.
+pub(super) fn is_logged(record: &LogRecord) -> bool {
+    record.logged.is_some()
+}
+
+/// Whether the record's entry, or the copy that replaced it, is one of those up to `upto`.
+pub(super) fn is_logged_upto(record: &LogRecord, upto: EntryId) -> bool {
+    record.logged.is_some_and(|logged| logged.entry <= upto)
+}
+
+/// How far a volume can be applied by a round whose cut lies above the entries
+/// up to `upto`: to where everything is settled, durable and below the cut.
+pub(super) fn round_target(log: &VolumeLog, upto: EntryId) -> Lsn {
+    let appliable = log.appliable();
+    log.records()
+        .take_while(|(lsn, record)| *lsn <= appliable && is_logged_upto(record, upto))
+        .last()
+        .map_or(log.applied(), |(lsn, _)| lsn)
+}
