@@ -24,7 +24,7 @@ use change::{Change, PageChange};
 use holdfast_io::{
     Completion, Disk, DiskError, DiskErrorKind, FileId, IoQueue, Op, OpResult, OpenMode, Token,
 };
-use image::{Image, page_of};
+use image::{Image, PageData, page_of};
 use std::{io, os::fd::BorrowedFd};
 
 /// A simulated disk's shape.
@@ -76,6 +76,14 @@ pub struct SimDisk {
     power: Power,
     counts: DiskCounts,
     misuse: Option<String>,
+}
+
+/// A bit that was flipped.
+pub struct Flip {
+    file: usize,
+    number: u64,
+    before: (PageData, PageData),
+    flipped: PageData,
 }
 
 /// Whether, and until when, the disk carries operations out.
@@ -238,14 +246,28 @@ impl SimDisk {
     }
 
     /// Flips one bit of page `number` at rest; `bit` counts from the page's start.
-    pub fn flip_bit(&mut self, name: &str, number: u64, bit: usize) {
-        let Some(file) = self.named(name) else { return };
-        self.files[file].live.flip(number, bit);
-        self.files[file].durable.flip(number, bit);
+    /// `None` if there is no such file.
+    pub fn flip_bit(&mut self, name: &str, number: u64, bit: usize) -> Option<Flip> {
+        let file = self.named(name)?;
+        let SimFile { live, durable, .. } = &mut self.files[file];
+        let before = (live.page(number), durable.page(number));
+        live.flip(number, bit);
+        durable.flip(number, bit);
+        let flipped = live.page(number);
         self.counts.bit_flips += 1;
         self.trace.note(&[7, file as u64, number, bit as u64], || {
             format!("disk: bit {bit} of page {number} of {name} flips")
         });
+        Some(Flip { file, number, before, flipped })
+    }
+
+    /// Takes a flip back, unless the page was written since.
+    pub fn take_back(&mut self, flip: &Flip) {
+        let SimFile { live, durable, .. } = &mut self.files[flip.file];
+        if live.page(flip.number) == flip.flipped {
+            live.set_page(flip.number, flip.before.0.clone());
+            durable.set_page(flip.number, flip.before.1.clone());
+        }
     }
 
     fn named(&self, name: &str) -> Option<usize> {

@@ -3,6 +3,7 @@
 
 use super::{Invariant::I7AppliedIsCommitted, Violation, ensure};
 use crate::model::VolumeModel;
+use holdfast_replica::VolumeSummary;
 use holdfast_types::Lsn;
 
 /// A replica applies only what it was told is committed.
@@ -13,9 +14,21 @@ pub fn check_applied(volume: &VolumeModel, applied: Lsn) -> Result<(), Violation
 }
 
 /// What the offline check found in a store that was replayed and drained.
-pub fn check_store(problems: &[String]) -> Result<(), Violation> {
-    ensure(I7AppliedIsCommitted, problems.is_empty(), || {
-        format!("the store is not consistent: {}", problems.join("; "))
+pub fn check_store<F: std::fmt::Display>(faults: &[F]) -> Result<(), Violation> {
+    ensure(I7AppliedIsCommitted, faults.is_empty(), || {
+        let faults: Vec<_> = faults.iter().map(ToString::to_string).collect();
+        format!("the store is not consistent: {}", faults.join("; "))
+    })
+}
+
+/// A drained store holds all that was committed.
+pub fn check_drained(
+    volume: &VolumeModel,
+    stored: Option<&VolumeSummary>,
+) -> Result<(), Violation> {
+    let applied = stored.map(|stored| stored.applied);
+    ensure(I7AppliedIsCommitted, applied == Some(volume.acked), || {
+        format!("{}: drained at LSN {applied:?}, committed is {}", volume.id, volume.acked)
     })
 }
 

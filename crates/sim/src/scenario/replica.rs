@@ -40,6 +40,8 @@ pub(crate) enum Stop {
     PowerLost,
     /// The disk latched as failed; the process gives it up.
     DiskFailed,
+    /// The disk was damaged on purpose, and does not open.
+    Unreadable,
 }
 
 impl From<Violation> for Stop {

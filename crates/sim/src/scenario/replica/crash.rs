@@ -11,7 +11,7 @@ use crate::{
     },
     model::Existence,
 };
-use holdfast_replica::{Host, HostError, VolumeReport};
+use holdfast_replica::{FsckOptions, Host, HostError, VolumeReport, fsck};
 use holdfast_types::{BlockNo, BlockRange, VolumeId};
 
 /// Blocks of one read when everything is read.
@@ -71,6 +71,7 @@ impl World {
                 self.disk.set_faults(Faults::NONE);
                 return Err(Stop::DiskFailed);
             }
+            Err(_) if self.damaged => return Err(Stop::Unreadable),
             Err(error) => {
                 return Err(i5_nothing_acknowledged_is_lost::check_opens(&error).into());
             }
@@ -83,7 +84,7 @@ impl World {
         let found = host.volumes();
         i5_nothing_acknowledged_is_lost::check_volumes(&self.model, &found)?;
         self.settle(&found)?;
-        self.node = Some(Node::new(host));
+        self.node = Some(Node::new(host, errors));
         Ok(())
     }
 
@@ -152,7 +153,18 @@ impl World {
         self.check_store()
     }
 
+    /// Checks the drained store offline, down to every block.
     fn check_store(&mut self) -> Result<(), Stop> {
+        let options = FsckOptions { deep: true, ..FsckOptions::default() };
+        let report = match fsck(&mut self.disk, &options) {
+            Ok(report) => report,
+            Err(error) => return Ok(i7_applied_is_committed::check_store(&[error])?),
+        };
+        i7_applied_is_committed::check_store(&report.faults)?;
+        for volume in self.model.volumes.values() {
+            let stored = report.volumes.iter().find(|stored| stored.volume == volume.id);
+            i7_applied_is_committed::check_drained(volume, stored)?;
+        }
         self.counts.checked += 1;
         Ok(())
     }

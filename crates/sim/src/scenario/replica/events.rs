@@ -256,7 +256,7 @@ impl World {
         if fenced_off {
             return Ok(());
         }
-        let faulty = self.damaged || self.disk.counts().io_errors > 0;
+        let faulty = self.damaged || self.disk.counts().io_errors > self.node().old_errors;
         let Some(volume) = self.model.volumes.get(&id) else { return Ok(()) };
         i5_nothing_acknowledged_is_lost::check_read_error(volume, faulty, error)?;
         self.counts.damage_answered += 1;

@@ -46,6 +46,7 @@ impl World {
                 }
                 Err(Stop::PowerLost) => self.crash(Crash::PowerCut),
                 Err(Stop::DiskFailed) => self.crash(Crash::Kill),
+                Err(Stop::Unreadable) => unreachable!("damage is taken back"),
                 Err(Stop::Violation(violation)) => return Err(violation),
             }
         }
@@ -76,7 +77,7 @@ impl World {
                     self.counts.cuts_in_recovery += 1;
                     self.crash(Crash::PowerCut);
                 }
-                Err(Stop::DiskFailed) => self.crash(Crash::Kill),
+                Err(Stop::DiskFailed | Stop::Unreadable) => self.crash(Crash::Kill),
             }
         }
         self.quietly(Self::verify_all)
@@ -96,7 +97,11 @@ impl World {
         }
         if self.rng.percent(30) {
             self.drain_and_check()?;
-            self.verify_all()?;
+            match self.rng.within(0..10) {
+                0..3 => self.damage_data()?,
+                3 => self.damage_superblock()?,
+                _ => self.verify_all()?,
+            }
         }
         if self.rng.percent(15) {
             self.disk.set_faults(self.draw_faults());
@@ -170,7 +175,7 @@ impl World {
         match first_life {
             Ok(()) => return Ok(()),
             Err(Stop::Violation(violation)) => return Err(violation),
-            Err(Stop::DiskFailed) => unreachable!("no fault was injected"),
+            Err(Stop::DiskFailed | Stop::Unreadable) => unreachable!("no fault was injected"),
             Err(Stop::PowerLost) => {
                 self.counts.cuts_in_recovery += 1;
                 self.crash(Crash::PowerCut);

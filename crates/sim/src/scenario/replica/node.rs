@@ -58,6 +58,8 @@ pub(super) struct Node {
     pub(super) engines: BTreeMap<VolumeId, Engine>,
     pub(super) observer: Observer,
     pub(super) events: Vec<Event>,
+    /// Operations that the disk had failed before this process began.
+    pub(super) old_errors: u64,
     queue: IoQueue,
     observed: IoQueue,
     done: Vec<Completion>,
@@ -65,13 +67,14 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) fn new(host: Host) -> Self {
+    pub(super) fn new(host: Host, old_errors: u64) -> Self {
         Self {
             host,
             calls: BTreeMap::new(),
             engines: BTreeMap::new(),
             observer: Observer::default(),
             events: Vec::new(),
+            old_errors,
             queue: IoQueue::new(),
             observed: IoQueue::new(),
             done: Vec::new(),
