@@ -93,7 +93,10 @@ impl Connections {
             if self.is_empty() {
                 return Poll::Ready(());
             }
-            self.shared.idle_wakers.borrow_mut().push(cx.waker().clone());
+            let mut wakers = self.shared.idle_wakers.borrow_mut();
+            if !wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
+                wakers.push(cx.waker().clone());
+            }
             Poll::Pending
         })
         .await;
