@@ -86,6 +86,11 @@ fn a_device_is_one_address_space_on_every_backend() {
         assert!(used(&device.backing) < before, "{choice}: nothing was given back");
         assert!(bench.read(data, 65536, 65536).iter().all(|&b| b == 0));
         assert!(bench.read(data, 131_072, 65536)[..] == pattern[65536..]);
+        let looking = bench.disk.open("data", OpenMode::ReadOnly).unwrap();
+        let bufs = vec![pattern.slice(0..BLOCK)];
+        let refused = Op::Write { file: looking, offset: 131_072, bufs, durable: false };
+        assert_eq!(bench.disk.run(refused).unwrap_err().kind, DiskErrorKind::Io);
+        assert!(bench.read(looking, 131_072, 65536)[..] == pattern[65536..]);
         // The next backend opens the device exclusively at once.
     }
 }
