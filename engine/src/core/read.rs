@@ -23,7 +23,11 @@ impl EngineCore {
             member.is(Link::Streaming) && member.matched >= at && !fetch.tried.contains(member.id)
         };
         let Some(member) = self.members.iter().find(complete).map(|member| member.id) else {
-            if fetch.tried.is_empty() {
+            let tried = fetch.tried;
+            let hope = |member: &super::member::Member| {
+                member.is(Link::Streaming) && !tried.contains(member.id)
+            };
+            if tried.is_empty() || self.members.iter().any(hope) {
                 self.stalled.push_back((id, part));
             } else {
                 self.fail(id, BlockError::Io);

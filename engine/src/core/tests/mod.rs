@@ -2,8 +2,10 @@
 //! model replicas.
 
 mod attach;
+mod history;
+mod model;
 mod overlap;
-
+mod random;
 mod rig;
 mod serve;
 mod space;
