@@ -62,10 +62,10 @@ impl Shape {
     fn draw(rng: &mut SimRng) -> Self {
         let segments = rng.within(4..7) as u32;
         let ring = MIB * u64::from(segments);
-        let data = MIB * rng.within(6..20);
+        let data = MIB * rng.within(10..24);
         let device = rng.percent(25);
         Self {
-            disk: DiskOptions { device, capacity_bytes: ring + data + MIB / 2 },
+            disk: DiskOptions { device, capacity_bytes: ring + data + 2 * MIB },
             format: FormatOptions {
                 segment_bytes: MIB as u32,
                 segments,

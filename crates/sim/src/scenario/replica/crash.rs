@@ -158,6 +158,7 @@ impl World {
         let options = FsckOptions { deep: true, ..FsckOptions::default() };
         let report = match fsck(&mut self.disk, &options) {
             Ok(report) => report,
+            Err(_) if self.disk.is_off() => return Err(Stop::PowerLost),
             Err(error) => return Ok(i7_applied_is_committed::check_store(&[error])?),
         };
         i7_applied_is_committed::check_store(&report.faults)?;
