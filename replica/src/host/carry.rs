@@ -149,6 +149,10 @@ impl Host {
     /// meanwhile needs none.
     fn log_copy(&mut self, at: VolIx, lsn: Lsn, of: EntryId, payload: Option<Buf>) -> bool {
         let Some(volume) = self.volumes[at.0 as usize].as_ref() else { return true };
+        // Behind its deletion a record would come back without those before it.
+        if volume.deleted.is_some() {
+            return true;
+        }
         let Some(record) = volume.log.record(lsn) else { return true };
         if record.logged.is_none_or(|logged| logged.entry != of) {
             return true;
