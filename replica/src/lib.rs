@@ -7,6 +7,7 @@
 //! no async in it, so the simulator drives the very same code.
 
 mod host;
+pub mod inspect;
 mod store;
 
 pub use host::{

@@ -6,6 +6,7 @@
 
 mod args;
 mod inspect;
+mod offline;
 mod quickstart;
 mod status;
 mod wal;
