@@ -23,6 +23,8 @@ pub(crate) const PAYLOAD_BYTES_MAX: u64 = 2 * 1024 * 1024;
 /// Buffers of one vectored write at most (Linux `UIO_MAXIOV`, one for the header).
 pub(crate) const BUFS_MAX: usize = 1024;
 
+static ZERO_BLOCK: [u8; BLOCK_BYTES] = [0; BLOCK_BYTES];
+
 const VERSION_AT: usize = 8;
 const CRC_AT: usize = 12;
 const STREAM_AT: usize = 16;
@@ -141,11 +143,9 @@ impl Header {
 /// Bytes of header blocks that the frame starting with `block` claims to have,
 /// or what is there instead. The claim is not verified yet.
 pub(crate) fn claimed_header_bytes(block: &[u8]) -> Result<usize, Finding> {
-    if block.iter().all(|byte| *byte == 0) {
-        return Err(Finding::NeverWritten);
-    }
     if block[..MAGIC.len()] != MAGIC {
-        return Err(Finding::NotAFrame);
+        let zero = block == ZERO_BLOCK;
+        return Err(if zero { Finding::NeverWritten } else { Finding::NotAFrame });
     }
     let bytes = get32(block, HEADER_BYTES_AT) as usize;
     if bytes == 0 || bytes > HEADER_BYTES_MAX || !bytes.is_multiple_of(BLOCK_BYTES) {

@@ -26,6 +26,8 @@ pub(crate) enum Cut {
     Sectors,
     /// Each block on its own.
     Blocks,
+    /// In every block, the sectors whose bit is set.
+    Mask(u8),
 }
 
 impl Cut {
@@ -108,6 +110,10 @@ impl TestDisk {
     }
 
     fn write(&mut self, at: usize, bytes: &[u8], durable: bool) {
+        let changed = self.live[at..at + bytes.len()] != *bytes;
+        if !changed && self.unflushed.is_empty() {
+            return;
+        }
         self.live[at..at + bytes.len()].copy_from_slice(bytes);
         for (index, sector) in bytes.chunks_exact(SECTOR_BYTES).enumerate() {
             let number = at / SECTOR_BYTES + index;
@@ -123,10 +129,9 @@ impl TestDisk {
 
     fn note_unflushed(&mut self, op: &Op) {
         let Op::Write { offset, bufs, .. } = op else { return };
-        let mut number = *offset as usize / SECTOR_BYTES;
-        for sector in bufs.iter().flat_map(|buf| buf.chunks_exact(SECTOR_BYTES)) {
+        let sectors = bufs.iter().flat_map(|buf| buf.chunks_exact(SECTOR_BYTES));
+        for (number, sector) in (*offset as usize / SECTOR_BYTES..).zip(sectors) {
             self.unflushed.entry(number).or_default().push(sector.try_into().unwrap());
-            number += 1;
         }
     }
 
@@ -146,6 +151,7 @@ impl TestDisk {
                 Cut::Kept => versions.last(),
                 Cut::Sectors => versions.get(rng.random_range(0..=versions.len())),
                 Cut::Blocks => versions.last().filter(|_| keep_block.1),
+                Cut::Mask(mask) => versions.last().filter(|_| mask >> (number % 8) & 1 == 1),
             };
             if let Some(sector) = keep {
                 let from = number * SECTOR_BYTES;

@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    AppendError, Entry,
+    AppendError, Config, Entry,
     testdisk::{Cut, Rig, Seen},
 };
 use rand::SeedableRng;
@@ -51,7 +51,11 @@ impl Five {
 
     /// Rewrites the fields of the frame to be spoilt and seals it again.
     fn reseal(&mut self, change: impl FnOnce(&mut Header, &mut Ring)) {
-        let (at, mut ring) = (self.at(), self.rig.ring);
+        self.reseal_at(self.at(), change);
+    }
+
+    fn reseal_at(&mut self, at: Position, change: impl FnOnce(&mut Header, &mut Ring)) {
+        let mut ring = self.rig.ring;
         let offset = ring.offset(at) as usize;
         let mut bytes = self.rig.disk.live[offset..offset + 4096].to_vec();
         let frame::Judgement::Sound(mut header) = frame::judge(&ring, at, &bytes) else {
@@ -176,22 +180,27 @@ fn external_data_is_verified_only_where_no_mark_covers_it() {
 }
 
 #[test]
+fn a_mark_behind_a_hole_covers_external_data_before_it() {
+    let mut five = Five::marked();
+    let missing = five.spoil(Finding::ExternalMissing);
+    let hole = five.frames[SPOILT + 1];
+    five.rig.disk.flip(five.rig.offset(hole));
+    let (seen, end) = five.rig.recover_with(missing).unwrap();
+    assert_eq!((seen.metas.len(), seen.verified.len()), (SPOILT + 1, 0));
+    assert_eq!((end.end, end.position), (End::Damage, hole));
+}
+
+#[test]
 fn the_superblock_alone_is_evidence() {
-    for (spare, verdict) in [(0, End::Damage), (1, End::Tail)] {
+    // The log is gone from the last frame on; the superblock promised that frame, or not.
+    for (promised, verdict) in [(true, End::Damage), (false, End::Tail)] {
         let mut five = Five::marked();
-        five.rig.start.mark = five.rig.wal.durable_mark();
-        let from = five.frames[4 * spare].get() as usize;
-        // The whole log is gone, or all but what no one promised.
-        five.rig.start.mark = match spare {
-            0 => five.rig.start.mark,
-            _ => five.frames[4],
-        };
-        let base = five.rig.ring.base as usize;
-        let len = five.rig.disk.live.len() - base - from;
-        five.rig.disk.write_durable(base + from, &vec![0; len]);
-        let (_, end) = five.rig.recover().unwrap();
+        let last = five.frames[4];
+        five.rig.start.mark = if promised { five.rig.wal.durable_mark() } else { last };
+        five.rig.disk.write_durable(five.rig.offset(last) as usize, &[0; 4096]);
+        let (seen, end) = five.rig.recover().unwrap();
         assert_eq!((end.finding, end.end), (Finding::NeverWritten, verdict));
-        assert_eq!(end.mark_source, MarkSource::Start);
+        assert_eq!((seen.metas.len(), end.mark_source), (4, MarkSource::Start));
     }
 }
 
@@ -266,33 +275,47 @@ fn an_incarnation_is_never_used_twice() {
     }
 }
 
+#[test]
+fn incarnations_seen_behind_the_end_are_over_too() {
+    let mut five = Five::unmarked();
+    five.rig.disk.flip(five.rig.offset(five.frames[0]));
+    five.reseal(|header, _| header.incarnation = 9);
+    assert_eq!(five.rig.recover().unwrap().1.incarnation, 10);
+}
+
 /// The first sector of a frame arrives, the others do not; recovery discards it
-/// and is itself cut short while it writes to the same block.
+/// and is itself cut short, twice, while it writes to the same block.
 #[test]
 fn a_torn_frame_is_never_completed_by_what_recovery_writes() {
-    for seed in 0..400u64 {
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    const MASKS: [u8; 4] = [0xfe, 0x01, 0x00, 0xaa];
+    // Of the sync, the wipe and the open frame, how many succeed.
+    const FUSES: [u32; 2] = [1, 2];
+    let mut rng = ChaCha8Rng::seed_from_u64(0);
+    for (fuses, masks) in pairs(&FUSES).flat_map(|f| pairs(&MASKS).map(move |m| (f, m))) {
         let mut rig = Rig::new(4);
         let at = rig.wal.cut().position;
         let offset = rig.offset(at) as usize;
+        // An earlier life left something in all of the block.
+        rig.disk.write_durable(offset, &[0xaa; 4096]);
         rig.append(b"torn", 0);
         rig.flush();
-        let Op::Write { bufs, .. } = &rig.disk.pending()[0].1 else { panic!("a write") };
-        let mut block = bufs[0].to_vec();
-        rig.disk.power_cut(Cut::Lost, &mut rng);
-        // An earlier life left something in the other sectors.
-        block[512..].fill(0xaa);
-        rig.disk.write_durable(offset, &block);
-        rig.disk.fuse = Some((seed % 4) as u32);
-        match rig.recover() {
-            Ok((seen, _)) => assert!(seen.metas.is_empty()),
-            Err(error) => assert!(matches!(error, RecoverError::Disk(_))),
+        rig.disk.power_cut(Cut::Mask(0x01), &mut rng);
+        for (fuse, mask) in [(fuses.0, masks.0), (fuses.1, masks.1)] {
+            rig.disk.fuse = Some(fuse);
+            match rig.recover() {
+                Ok((seen, _)) => assert!(seen.metas.is_empty()),
+                Err(error) => assert!(matches!(error, RecoverError::Disk(_))),
+            }
+            rig.disk.power_cut(Cut::Mask(mask), &mut rng);
         }
-        rig.disk.power_cut(Cut::Sectors, &mut rng);
         let (seen, end) = rig.recover().unwrap();
-        assert!(seen.metas.is_empty(), "seed {seed}: a discarded frame came back");
+        assert!(seen.metas.is_empty(), "{fuses:?} {masks:x?}: a discarded frame came back");
         assert!(!end.is_suspect());
     }
+}
+
+fn pairs<T: Copy>(of: &[T]) -> impl Iterator<Item = (T, T)> {
+    of.iter().flat_map(move |a| of.iter().map(move |b| (*a, *b)))
 }
 
 #[test]
@@ -332,4 +355,26 @@ fn entries_come_back_with_everything_that_was_appended() {
         assert_eq!(seen.payloads[n], (placed.payload_at, (n as u32 % 3) * 4096));
     }
     assert_eq!(rig.append(b"next", 0), EntryId(41));
+}
+
+/// A liveness bound only; the figure is for whoever runs it in release mode.
+#[test]
+fn recovery_reads_a_large_log_in_little_time() {
+    let config = Config { segment_bytes: 16 << 20, segments: 6 };
+    let mut rig = Rig::with_config(config);
+    while rig.wal.free_bytes() >= Entry::ring_bytes(64 * 4096) {
+        for n in 0..32u8 {
+            rig.append(&[n; 96], 1);
+        }
+        rig.settle();
+    }
+    rig.disk.bytes_read = 0;
+    let started = std::time::Instant::now();
+    let end = rig.recover().unwrap().1;
+    let took = started.elapsed();
+    println!("{} entries, {} bytes of log in {took:?}", end.entries, end.log_bytes);
+    assert!(end.log_bytes > 4 * config.segment());
+    let ring = config.ring_bytes();
+    assert!(rig.disk.bytes_read < ring + ring / 8, "each byte is read about once");
+    assert!(took.as_secs() < 20);
 }

@@ -312,3 +312,43 @@ fn lists_and_header_blocks_are_used_again() {
     assert!(lists.len() <= 2, "one list serves all frames: {lists:?}");
     assert_eq!(rig.pool.stats().overflow_total, overflow);
 }
+
+#[test]
+fn nothing_grows_under_steady_load() {
+    let mut rig = Rig::new(8);
+    let (payload, crcs) = rig.payload(1, 7);
+    let round = |rig: &mut Rig| {
+        for n in 0..40u8 {
+            let external = n % 8 == 0;
+            let payload = (!external).then(|| payload.clone());
+            let id = rig.wal.append(Entry { meta: &[n; 90], crcs: &crcs, payload, external });
+            if external {
+                rig.wal.release(id.unwrap());
+            }
+            if n % 10 == 9 {
+                rig.flush();
+            }
+        }
+        // The window stays full, and something always waits.
+        while rig.disk.pending().len() > 2 {
+            rig.end(0);
+        }
+        rig.placed.clear();
+        rig.wal.recycle(rig.wal.durable_mark());
+    };
+    let capacities = |wal: &Wal| {
+        let lists: Vec<usize> = wal.spare.iter().map(Vec::capacity).collect();
+        let queues = [wal.waiting.capacity(), wal.flights.capacity(), wal.holds.capacity()];
+        (lists.iter().max().copied(), queues, wal.staged.capacity())
+    };
+    for _ in 0..200 {
+        round(&mut rig);
+    }
+    let (before, heap) = (capacities(&rig.wal), rig.pool.stats().overflow_total);
+    for _ in 0..500 {
+        round(&mut rig);
+    }
+    assert_eq!(capacities(&rig.wal), before);
+    assert_eq!(rig.pool.stats().overflow_total, heap);
+    assert!(rig.wal.spare.len() <= WINDOW_DEFAULT + 1);
+}
