@@ -84,8 +84,8 @@ impl Store {
     /// recovery shall begin after it. The caller has no data write in flight
     /// that the state relies on. Driven by [`Self::flush`] and
     /// [`Self::complete`]; ends in [`StoreEvent::CheckpointDone`]. If there is no
-    /// space for the pages, which [`Self::headroom`] is there to prevent, the
-    /// store has failed on return: [`Self::failure`].
+    /// space for the pages, which [`Self::headroom`] and [`Self::dirty_limit`] are
+    /// there to prevent, the store fails.
     ///
     /// # Panics
     /// If one runs already, after a failure, or if the log is another disk's.
@@ -119,11 +119,6 @@ impl Store {
         });
     }
 
-    /// Whether a checkpoint runs: no [`Self::update`] then.
-    pub(crate) fn is_checkpointing(&self) -> bool {
-        self.checkpoint.is_some()
-    }
-
     fn no_space_for_pages(&self) -> DiskError {
         DiskError {
             op: "allocate",
@@ -133,6 +128,13 @@ impl Store {
             kind: DiskErrorKind::NoSpace,
             message: "no free slots for the store's own pages".to_owned(),
         }
+    }
+
+    /// Queues a read whose end lets [`Self::complete`] say the failure.
+    pub(super) fn flush_nudge(&mut self, queue: &mut IoQueue) {
+        let file = self.files.superblock;
+        let read = Op::Read { file, offset: 0, buf: self.pool.alloc(PAGE_BYTES) };
+        queue.push(token(Work::Nudge, 0), read);
     }
 
     pub(super) fn flush_checkpoint(&mut self, queue: &mut IoQueue) {
@@ -337,7 +339,8 @@ impl Store {
             self.removals.forget(index);
         }
         self.release(done.freed_pages, done.deferred);
-        Some(StoreEvent::CheckpointDone { generation: self.superblock.generation })
+        tracing::debug!(generation = self.superblock.generation, "checkpoint done");
+        Some(StoreEvent::CheckpointDone)
     }
 }
 

@@ -131,13 +131,19 @@ impl Store {
         Some(StoreEvent::LeafLoaded { volume, leaf })
     }
 
-    /// Whether `page` is the current version of a leaf of `volume`.
+    /// Whether `page` is the current version of a leaf of `volume`, and names
+    /// no slot that the slot states give to something else.
     pub(super) fn check_leaf(&self, key: Key, volume: VolumeId, page: &[u8]) -> Result<(), String> {
         match self.volumes.get(key.0) {
             Some(here) if here.state.volume == volume => {
-                check(page, &here.map.identity(0, key.1), here.map.leaf(key.1))
+                check(page, &here.map.identity(0, key.1), here.map.leaf(key.1))?;
             }
-            _ => Err("the volume was removed while a page of its map was read".to_owned()),
+            _ => return Err("the volume was removed while its map was read".to_owned()),
+        }
+        let mut places = leaf_records(key.1, page).filter_map(|(_, record)| record.phys);
+        match places.find(|phys| self.slots.get(*phys) != Some(Use::Data)) {
+            Some(phys) => Err(format!("the map names slot {}, which holds no data", phys.0)),
+            None => Ok(()),
         }
     }
 

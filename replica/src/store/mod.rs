@@ -107,10 +107,7 @@ pub(crate) enum StoreEvent {
     },
     /// The checkpoint is durable in both superblocks: the WAL below its start is
     /// no longer needed, and what was freed before it can be allocated.
-    CheckpointDone {
-        /// Its number.
-        generation: u64,
-    },
+    CheckpointDone,
     /// A write or sync failed, or space for map pages ran out: no checkpoint
     /// will ever be durable again. Said once.
     Failed(DiskError),
@@ -130,6 +127,8 @@ enum Work {
     Grow = 5,
     /// Detail: volume index and leaf.
     ReadRemoved = 6,
+    /// Any operation, to say a failure that no operation brought.
+    Nudge = 7,
 }
 
 const DETAIL_BITS: u32 = 48;
@@ -159,6 +158,7 @@ fn parse(token: Token) -> (Work, u64) {
         4 => Work::WriteSuperblock,
         5 => Work::Grow,
         6 => Work::ReadRemoved,
+        7 => Work::Nudge,
         other => unreachable!("token kind {other}"),
     };
     (work, token.0 & ((1 << DETAIL_BITS) - 1))
@@ -291,6 +291,8 @@ impl Store {
             self.flush_checkpoint(queue);
             self.flush_growth(queue);
             self.flush_removals(queue);
+        } else if self.failure_unsaid {
+            self.flush_nudge(queue);
         }
     }
 
@@ -301,6 +303,7 @@ impl Store {
             (Work::Load, result) => events.extend(self.loaded(detail_key(detail), result)),
             (Work::ReadRemoved, result) => self.removed_leaf_read(detail_key(detail), result),
             (Work::Grow, result) => self.grown(detail, result),
+            (Work::Nudge, _) => {}
             (_, Err(error)) => self.fail(error),
             // A checkpoint that failed is gone; what it had in flight still ends.
             (_, Ok(_)) if self.failure.is_some() => {}
@@ -321,11 +324,6 @@ impl Store {
             && self.checkpoint.is_none()
             && !self.growth.is_running()
             && self.removals.is_waiting()
-    }
-
-    /// Why no checkpoint can succeed any more, if so.
-    pub(crate) fn failure(&self) -> Option<&DiskError> {
-        self.failure.as_ref()
     }
 
     /// The first failure latches: nothing is written any more, and what a failed

@@ -13,18 +13,18 @@ pub struct PhysSlot(pub u64);
 /// once, discarded since; it keeps the LSN so that a discard travels in a delta
 /// rebuild.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MapRecord {
+pub(crate) struct MapRecord {
     /// Where the slot lies; `None` in a tombstone.
-    pub phys: Option<PhysSlot>,
+    pub(crate) phys: Option<PhysSlot>,
     /// The newest record that changed the slot; never zero.
-    pub lsn: Lsn,
+    pub(crate) lsn: Lsn,
     /// Bit i: block i holds data. Without the bit the block reads as zeroes.
-    pub mask: BlockMask,
+    pub(crate) mask: BlockMask,
     /// Transform and other per-slot flags; zero in this format version.
-    pub flags: u16,
+    pub(crate) flags: u16,
     /// Checksum of each present block, bound to its address
     /// ([`holdfast_types::bound_crc`]); zero for the others.
-    pub crcs: [u32; SLOT_BLOCKS],
+    pub(crate) crcs: [u32; SLOT_BLOCKS],
 }
 
 /// Bytes of an encoded record.
@@ -33,7 +33,7 @@ pub(super) const RECORD_BYTES: usize = 88;
 impl MapRecord {
     /// A discarded slot.
     #[must_use]
-    pub fn tombstone(lsn: Lsn) -> Self {
+    pub(crate) fn tombstone(lsn: Lsn) -> Self {
         Self { phys: None, lsn, mask: 0, flags: 0, crcs: [0; SLOT_BLOCKS] }
     }
 

@@ -145,7 +145,7 @@ impl Store {
             Some(_) => self.volumes.dirty.len() as u64,
             None => self.dirty_pages(),
         };
-        let most = dirty.max(self.dirty_limit_pages());
+        let most = dirty.max(self.dirty_limit_wanted());
         most + most / 4 + PAGES_SLACK
     }
 
@@ -168,9 +168,17 @@ impl Store {
         self.map_dirty + volumes + catalogue + self.slots.tree.dirty_pages() as u64
     }
 
-    fn dirty_limit_pages(&self) -> u64 {
+    /// The dirty limit that size and cache ask for.
+    fn dirty_limit_wanted(&self) -> u64 {
         let by_slots = (self.slots.count() / DIRTY_LIMIT_DIVISOR).max(DIRTY_LIMIT_MIN);
         by_slots.min(self.cache.limit() as u64 / 2)
+    }
+
+    /// The dirty limit that there is space for: less than is wanted when a full
+    /// disk is opened with a larger cache than it was filled with.
+    fn dirty_limit_pages(&self) -> u64 {
+        let pages = self.pages_coming() + self.slots.total(Use::Free) * SLOT_PAGES;
+        self.dirty_limit_wanted().min(pages.saturating_sub(PAGES_SLACK) * 4 / 5)
     }
 
     /// Bytes of metadata that a checkpoint would write now.

@@ -92,11 +92,10 @@ fn cut_everywhere(prepare: impl Fn(&mut Rig), change: impl Fn(&mut Rig)) {
             assert_eq!(rig.disk.in_flight(), 0);
             rig.disk.cut_after(cut);
             rig.store.begin_checkpoint(rig.log);
-            while rig.store.is_checkpointing() {
+            while rig.store.checkpoint.is_some() {
                 rig.turn();
             }
-            let done =
-                rig.events.iter().any(|event| matches!(event, StoreEvent::CheckpointDone { .. }));
+            let done = rig.events.iter().any(|event| matches!(event, StoreEvent::CheckpointDone));
             let new = rig.model;
             let mut disk = rig.disk;
             disk.power_on();
@@ -261,13 +260,13 @@ fn a_failed_write_or_sync_latches_and_the_old_state_stays() {
         rig.events.clear();
         rig.disk.fail = Some(fail);
         rig.store.begin_checkpoint(rig.log);
-        while rig.store.is_checkpointing() {
+        while rig.store.checkpoint.is_some() {
             rig.turn();
         }
         let failures =
             rig.events.iter().filter(|event| matches!(event, StoreEvent::Failed(_))).count();
-        assert_eq!((failures, rig.store.is_checkpointing()), (1, false), "{fail:?}");
-        assert!(rig.store.failure().is_some());
+        assert_eq!((failures, rig.store.checkpoint.is_some()), (1, false), "{fail:?}");
+        assert!(rig.store.failure.is_some());
         rig.disk.fail = None;
         rig.turn();
         let mut disk = rig.disk;
@@ -288,7 +287,7 @@ fn reads_go_on_while_a_checkpoint_runs() {
     }
     rig.store.begin_checkpoint(rig.log);
     let mut slot = 0;
-    while rig.store.is_checkpointing() {
+    while rig.store.checkpoint.is_some() {
         let record = rig.model.maps[&volume][&(slot % 200 * 46)];
         assert_eq!(rig.lookup(volume, slot % 200 * 46), Lookup::Record(record));
         slot += 7;

@@ -113,6 +113,7 @@ fn slot_states_that_disagree_with_the_maps_are_found() {
     rig.checkpoint();
     let report = fsck(&mut rig.disk, &FsckOptions::default()).unwrap();
     assert_eq!(report.faults, [Fault::SlotNotData { phys, volume }, Fault::SlotLeaked(other)]);
+    assert_eq!(Rig::open(rig.disk).lookup(volume, 0), Lookup::Miss, "never served");
 
     let (disk, _) = prepared();
     let mut rig = Rig::open(disk);

@@ -90,10 +90,10 @@ impl Rig {
 
     pub(super) fn checkpoint(&mut self) {
         self.store.begin_checkpoint(self.log);
-        while self.store.is_checkpointing() {
+        while self.store.checkpoint.is_some() {
             self.turn();
         }
-        assert!(self.store.failure().is_none(), "{:?}", self.store.failure());
+        assert!(self.store.failure.is_none(), "{:?}", self.store.failure);
     }
 
     pub(super) fn lookup(&mut self, volume: VolumeId, slot: u64) -> Lookup {

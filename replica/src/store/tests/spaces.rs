@@ -33,7 +33,7 @@ fn a_freed_slot_is_not_given_out_before_its_checkpoint_is_durable() {
     };
     assert!(!take_all(&mut rig.store));
     rig.store.begin_checkpoint(rig.log);
-    while rig.store.is_checkpointing() {
+    while rig.store.checkpoint.is_some() {
         assert!(!take_all(&mut rig.store), "given out while the checkpoint ran");
         rig.turn();
     }
@@ -109,7 +109,7 @@ fn the_data_file_grows_until_there_is_no_space_and_again_when_there_is() {
     rig.store.retry_growth();
     rig.turn();
     assert!(rig.store.slots.count() > slots);
-    assert!(rig.store.failure().is_none());
+    assert!(rig.store.failure.is_none());
     // The growth is not in any checkpoint, but WAL records may name its slots.
     let grown = rig.store.slots.count();
     let mut rig = Rig::open(rig.disk);
@@ -134,6 +134,25 @@ fn an_emptied_metadata_slot_that_a_record_names_is_given_over() {
     let full = rig.store.slots.all(Use::Meta).next().unwrap();
     assert!(!rig.store.mark_used(full));
     assert_eq!(rig.fsck().meta_slots, 2);
+}
+
+#[test]
+fn a_checkpoint_without_space_for_its_pages_fails_and_says_so() {
+    let mut rig = small(16);
+    let volume = rig.add(1);
+    rig.checkpoint();
+    let old = rig.model.clone();
+    while rig.store.alloc_run(1).is_some() {}
+    // Far beyond the dirty limit, against the rule.
+    for leaf in 0..400 {
+        let record = MapRecord::tombstone(holdfast_types::Lsn::new(1));
+        rig.update(volume, leaf * 46 * 200, Some(record));
+    }
+    assert!(rig.store.dirty_bytes() > rig.store.dirty_limit());
+    rig.store.begin_checkpoint(rig.log);
+    rig.turn();
+    assert!(matches!(rig.events[..], [.., StoreEvent::Failed(_)]), "{:?}", rig.events);
+    assert_eq!(Rig::open(rig.disk).contents(), old);
 }
 
 #[test]
