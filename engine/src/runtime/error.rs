@@ -2,7 +2,7 @@
 
 use crate::core::StopReason;
 use holdfast_replica::HostError;
-use holdfast_types::{DiskId, VolumeId};
+use holdfast_types::{DiskId, ReplicaId, VolumeId};
 
 /// The shard's thread has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,6 +32,19 @@ pub enum AttachError {
     /// The shard has no such disk.
     #[error("disk {0} is not on this shard; check the node's disks")]
     NoDisk(DiskId),
+    /// The disk holds no such replica, or one that is another size.
+    #[error(
+        "replica {replica} of volume {volume} with {blocks} blocks is not on this disk; the disk may \
+         have been replaced or restored"
+    )]
+    NoReplica {
+        /// The volume.
+        volume: VolumeId,
+        /// The replica asked for.
+        replica: ReplicaId,
+        /// The size asked for.
+        blocks: u64,
+    },
     /// The shard serves as many volumes as it can.
     #[error("the shard already serves {0} volumes; use another shard")]
     TooMany(usize),

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::core::{Attach, Event};
 use holdfast_io::{BootClock, BufPool, DiskWake};
-use holdfast_replica::{Host, HostError, NewVolume, Tag};
+use holdfast_replica::{Host, HostError, NewVolume, Tag, VolumeReport};
 use holdfast_types::{DiskId, VolumeId};
 use std::{
     io,
@@ -148,6 +148,13 @@ impl Shard {
         let Some(disk) = disks.iter().position(|slot| slot.id == attach.disk) else {
             return Err(AttachError::NoDisk(attach.disk));
         };
+        let (volume, replica, blocks) = (attach.volume, attach.replica, attach.size_blocks);
+        let held = |report: &VolumeReport| {
+            (report.volume, report.replica, report.blocks) == (volume, replica, blocks)
+        };
+        if !disks[disk].host.volumes().iter().any(held) {
+            return Err(AttachError::NoReplica { volume, replica, blocks });
+        }
         let mut volumes = inner.volumes.borrow_mut();
         if volumes.by_id.contains_key(&attach.volume) {
             return Err(AttachError::Attached(attach.volume));
