@@ -320,7 +320,7 @@ impl Host {
         let carry = carry_charge(record);
         // Whatever is not settled has to fit into the ring a second time, or a
         // checkpoint could not carry it forward and the ring would stay full.
-        if self.wal.free_bytes() < self.counts.carry + 2 * carry {
+        if self.wal.free_reserved_bytes() < self.counts.carry + 2 * carry {
             return Err(AppendError::Full);
         }
         let writing = match &record.op {

@@ -311,6 +311,8 @@ pub struct Host {
     options: HostOptions,
     /// The limit in force: the option's, or what the ring allows.
     unapplied_max: u64,
+    /// What the WAL takes when nothing in it is needed.
+    ring_capacity: u64,
     wal: Wal,
     store: Store,
     /// The log is damaged and takes no entries.

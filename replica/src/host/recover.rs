@@ -53,6 +53,7 @@ impl Host {
             unapplied_max,
             round: Round::new(log.start),
             damaged: wal.is_damaged(),
+            ring_capacity: ring_capacity(log.ring.config),
             wal,
             store,
             volumes: Vec::new(),
@@ -159,6 +160,14 @@ impl Host {
         }
         Ok(count)
     }
+}
+
+/// What an empty ring takes, as [`Wal::free_bytes`] counts: a segment is kept
+/// back, and each may lose the rest that its last record does not fit.
+fn ring_capacity(config: holdfast_wal::Config) -> u64 {
+    let lost = (BLOCK_BYTES + holdfast_types::RECORD_BYTES_MAX) as u64;
+    let kept_back = config.segment();
+    (u64::from(config.segments) * (config.segment() - lost)).saturating_sub(kept_back)
 }
 
 /// A replica as far as replay has come.

@@ -39,9 +39,10 @@ use std::collections::HashSet;
 /// A round begins when this part of the unapplied limit is settled: late enough
 /// to coalesce overwrites, early enough that appends never wait for it.
 const ROUND_AT_DIVISOR: u64 = 4;
-/// Or when this part of the ring is used, and as much lies below the cut as a
-/// round must free to be worth its syncs.
+/// Or when this part of what an empty ring takes is used ...
 const RING_USED_DIVISOR: u64 = 2;
+/// ... and this part of the ring would be below the cut: what is carried forward
+/// takes space again, and a round that frees little is not worth its syncs.
 const RING_GAIN_DIVISOR: u64 = 4;
 /// Slots in one piece, but for a single record that touches more: bounds the
 /// list of what is to be applied (1 MiB).
@@ -172,8 +173,8 @@ impl Host {
         let Round { start, draining, idle, .. } = self.round;
         let ring = self.wal.ring().config.ring_bytes();
         let logged = self.wal.cut().position.since(start.position);
-        let short_of_ring =
-            self.wal.free_bytes() < ring / RING_USED_DIVISOR && logged > ring / RING_GAIN_DIVISOR;
+        let short_of_ring = self.wal.free_bytes() < self.ring_capacity / RING_USED_DIVISOR
+            && logged > ring / RING_GAIN_DIVISOR;
         let freeing = self.store.deferred_slots() > 0 || self.space.holds();
         self.counts.settled >= self.unapplied_max / ROUND_AT_DIVISOR && self.has_appliable()
             || short_of_ring

@@ -68,7 +68,8 @@ mod tests {
         let (a, b) = (slab.insert('a'), slab.insert('b'));
         assert_eq!((slab.remove(a), slab.remove(a), slab.len()), (Some('a'), None, 1));
         assert_eq!(slab.insert('c'), a);
-        assert_eq!((slab.get_mut(a), slab.remove(b)), (Some(&mut 'c'), Some('b')));
+        assert_eq!(slab.get_mut(a), Some(&mut 'c'));
+        assert_eq!(slab.remove(b), Some('b'));
         assert!(!slab.is_empty());
     }
 }

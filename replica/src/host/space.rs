@@ -14,6 +14,7 @@
 
 use super::{
     Credits, Event, Host, Tag,
+    append::Counts,
     log::{LogOp, LogRecord},
     round::Phase,
     volume::VolIx,
@@ -107,9 +108,10 @@ impl Space {
 impl Host {
     pub(super) fn credits_now(&self) -> Credits {
         let limit = self.unapplied_max.saturating_sub(self.counts.unapplied);
-        // Each entry of the ring has to fit twice while it is not settled.
-        let ring =
-            self.wal.free_bytes().saturating_sub(self.counts.carry + 2 * self.counts.outgoing) / 2;
+        let Counts { carry, outgoing, .. } = self.counts;
+        // What is logged has to fit a second time until it is settled.
+        let twice = self.wal.free_reserved_bytes().saturating_sub(carry + 2 * outgoing) / 2;
+        let ring = self.wal.free_bytes().saturating_sub(outgoing).min(twice);
         // A block of payload takes a block of header at most.
         let wal_bytes = limit.min(ring) / 2;
         let dead = self.failed.is_some() || self.damaged;

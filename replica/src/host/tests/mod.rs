@@ -1,1 +1,6 @@
+//! Tests of the replica core as a whole.
 
+mod basics;
+mod disk;
+mod model;
+mod rig;

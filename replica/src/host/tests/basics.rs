@@ -1,0 +1,493 @@
+//! One idea at a time: what is written is read back, before and after it is
+//! applied, and after a restart; and what must be refused is.
+
+use super::{
+    super::{Event, ReadError},
+    rig::{MIB, Rig, Writer, data, history, options, range, write_op},
+};
+use holdfast_io::BufPool;
+use holdfast_types::{Epoch, Generation, HistoryId, Lsn, VolumeId};
+use holdfast_wire::{Append, Fence, Record, RecordOp, Refusal, StreamSession};
+
+const VOLUME: VolumeId = VolumeId::from_u128(5);
+
+fn start() -> (Rig, Writer) {
+    let mut rig = Rig::new(1);
+    rig.create(VOLUME, 4096);
+    let mut writer = Writer::attach(&mut rig, VOLUME, 1);
+    writer.append(&mut rig, vec![RecordOp::EpochStart]);
+    (rig, writer)
+}
+
+#[test]
+fn a_new_volume_reads_as_zeroes_and_is_there_after_a_restart() {
+    let (mut rig, writer) = start();
+    assert_eq!(writer.read(&mut rig, 0, 40), vec![0; 40]);
+    rig.settle();
+    rig.crash();
+    let volumes = rig.host.volumes();
+    assert_eq!(volumes.len(), 1);
+    assert_eq!(
+        (volumes[0].volume, volumes[0].blocks, volumes[0].promised.get()),
+        (VOLUME, 4096, 1)
+    );
+}
+
+#[test]
+fn what_is_written_is_read_back_from_memory_log_and_map() {
+    let (mut rig, mut writer) = start();
+    writer.write(&mut rig, 3, 2, 100);
+    writer.write(&mut rig, 14, 4, 200);
+    writer.write(&mut rig, 4, 1, 300);
+    writer.commit_all(&mut rig);
+    let expected = [0, 0, 0, 100, 300, 0, 0, 0, 0, 0, 0, 0, 0, 0, 200, 201, 202, 203, 0];
+    assert_eq!(writer.read(&mut rig, 0, 19), expected, "from memory");
+    rig.settle();
+    rig.crash();
+    let mut writer = Writer::attach(&mut rig, VOLUME, 2);
+    assert_eq!((writer.last, writer.last_epoch), (4, 1));
+    writer.append(&mut rig, vec![RecordOp::EpochStart]);
+    writer.commit_all(&mut rig);
+    assert_eq!(writer.read(&mut rig, 0, 19), expected, "from the log");
+    rig.drain();
+    assert_eq!(rig.host.volumes()[0].applied_lsn, Lsn::new(5));
+    assert_eq!(writer.read(&mut rig, 0, 19), expected, "from the map");
+    rig.crash();
+    let writer = Writer::attach(&mut rig, VOLUME, 3);
+    assert_eq!(writer.read(&mut rig, 0, 19), expected, "from the map after a restart");
+    let status = rig.status(VOLUME, 3, 0, range(0, 40));
+    assert_eq!(status, [(3, false), (2, true), (9, false), (4, true), (22, false)]);
+}
+
+#[test]
+fn whole_slots_go_into_fresh_slots_and_never_through_the_log() {
+    let (mut rig, mut writer) = start();
+    writer.write(&mut rig, 32, 48, 1000);
+    assert_eq!(rig.host.fresh.len(), 1);
+    writer.commit_all(&mut rig);
+    assert_eq!(rig.host.counts.unapplied, 2 * 4096, "no payload is charged");
+    let expected: Vec<u64> = (1000..1048).collect();
+    assert_eq!(writer.read(&mut rig, 32, 48), expected);
+    // A small write on top, then one that replaces a slot.
+    writer.write(&mut rig, 40, 1, 7);
+    writer.write(&mut rig, 48, 16, 2000);
+    writer.commit_all(&mut rig);
+    let mut expected = expected;
+    expected[8] = 7;
+    expected[16..32].copy_from_slice(&(2000..2016).collect::<Vec<_>>());
+    assert_eq!(writer.read(&mut rig, 32, 48), expected);
+    let free = rig.host.store.free_slots();
+    rig.drain();
+    assert_eq!(writer.read(&mut rig, 32, 48), expected);
+    assert!(rig.host.store.free_slots() + 2 > free, "the slot that was replaced is free again");
+    rig.crash();
+    let writer = Writer::attach(&mut rig, VOLUME, 2);
+    assert_eq!(writer.read(&mut rig, 32, 48), expected);
+}
+
+#[test]
+fn a_discard_frees_what_it_covers_and_leaves_no_trace_where_nothing_was() {
+    let (mut rig, mut writer) = start();
+    writer.write(&mut rig, 0, 64, 1);
+    writer.commit_all(&mut rig);
+    rig.drain();
+    let free = rig.host.store.free_slots();
+    writer.discard(&mut rig, 8, 40);
+    writer.discard(&mut rig, 1000, 3000);
+    writer.commit_all(&mut rig);
+    let mut expected: Vec<u64> = (1..65).collect();
+    expected[8..48].fill(0);
+    assert_eq!(writer.read(&mut rig, 0, 64), expected);
+    rig.drain();
+    assert_eq!(writer.read(&mut rig, 0, 64), expected);
+    assert!(rig.host.store.free_slots() >= free + 2, "slots 1 and 2 are free");
+    assert_eq!(rig.status(VOLUME, 1, 0, range(0, 64)), [(8, true), (40, false), (16, true)]);
+}
+
+#[test]
+fn an_acknowledgement_comes_after_the_log_is_durable_and_names_the_stream() {
+    let (mut rig, mut writer) = start();
+    writer.session = 9;
+    let last = writer.write(&mut rig, 0, 1, 5);
+    rig.host.drain_events(&mut rig.events);
+    let early = |event: &Event| matches!(event, Event::Ack(ack) if ack.durable_lsn.get() > 0);
+    assert!(!rig.events.iter().any(early), "nothing is durable before a flush");
+    let ack = rig.acked(VOLUME, last);
+    assert_eq!((ack.epoch.get(), ack.session, ack.durable_lsn.get()), (1, StreamSession(9), last));
+}
+
+fn append_of(writer: &Writer, prev: (u64, u64), epoch: u64, records: Vec<Record>) -> Append {
+    Append {
+        volume: writer.volume,
+        history: history(),
+        epoch: Epoch::new(epoch),
+        generation: Generation::new(1),
+        session: StreamSession(1),
+        prev_epoch: Epoch::new(prev.1),
+        prev_lsn: Lsn::new(prev.0),
+        records,
+        commit_lsn: Lsn::ZERO,
+    }
+}
+
+#[test]
+fn appends_that_do_not_fit_are_refused_and_change_nothing() {
+    let (mut rig, mut writer) = start();
+    writer.write(&mut rig, 0, 1, 5);
+    let record = |lsn, epoch| Record {
+        lsn: Lsn::new(lsn),
+        epoch: Epoch::new(epoch),
+        op: write_op(&BufPool::new(0), 1, 1, 9),
+    };
+    let mismatch = Refusal::Mismatch { last: Lsn::new(2), last_epoch: Epoch::new(1) };
+    let cases = [
+        ("a gap", append_of(&writer, (3, 1), 1, vec![record(4, 1)]), mismatch),
+        ("another epoch before", append_of(&writer, (2, 0), 1, vec![record(3, 1)]), mismatch),
+        ("not consecutive", append_of(&writer, (2, 1), 1, vec![record(4, 1)]), mismatch),
+        ("from the future", append_of(&writer, (2, 1), 1, vec![record(3, 2)]), mismatch),
+        (
+            "an old engine",
+            append_of(&writer, (2, 1), 0, vec![record(3, 1)]),
+            Refusal::Fenced { promised: Epoch::new(1) },
+        ),
+        (
+            "one that was not promised",
+            append_of(&writer, (2, 1), 2, vec![record(3, 1)]),
+            Refusal::Fenced { promised: Epoch::new(1) },
+        ),
+        (
+            "another history",
+            Append {
+                history: HistoryId::from_u128(1),
+                ..append_of(&writer, (2, 1), 1, vec![record(3, 1)])
+            },
+            Refusal::History { held: history() },
+        ),
+        (
+            "another volume",
+            Append {
+                volume: VolumeId::from_u128(99),
+                ..append_of(&writer, (2, 1), 1, vec![record(3, 1)])
+            },
+            Refusal::Unknown,
+        ),
+    ];
+    for (what, append, refusal) in cases {
+        rig.host.append(append);
+        assert_eq!(rig.refused(), refusal, "{what}");
+        assert_eq!(rig.host.volumes()[0].last_lsn.get(), 2, "{what}");
+    }
+    // What is there already is taken again without a change.
+    rig.host.append(append_of(&writer, (1, 1), 1, vec![record(2, 1), record(3, 1)]));
+    assert_eq!(rig.acked(VOLUME, 3).durable_lsn.get(), 3);
+}
+
+#[test]
+fn records_that_no_engine_makes_are_refused() {
+    let (mut rig, mut writer) = start();
+    let pool = BufPool::new(0);
+    let RecordOp::Write { data: one, crcs, .. } = write_op(&pool, 0, 1, 1) else { unreachable!() };
+    let ops = [
+        write_op(&pool, 4095, 2, 1),
+        RecordOp::Write { range: range(0, 2), data: one.clone(), crcs: crcs.clone() },
+        RecordOp::Write { range: range(0, 1), data: data(&pool, 1, 1), crcs: Default::default() },
+        RecordOp::Discard { range: range(0, 0) },
+        RecordOp::Discard { range: range(u64::MAX, 2) },
+        RecordOp::Resize { blocks: 10 },
+    ];
+    for op in ops {
+        let (last, last_epoch) = (writer.last, writer.last_epoch);
+        writer.append(&mut rig, vec![op]);
+        assert!(matches!(rig.refused(), Refusal::Mismatch { .. }));
+        (writer.last, writer.last_epoch) = (last, last_epoch);
+    }
+}
+
+#[test]
+fn a_promise_fences_at_once_and_survives_a_restart() {
+    let (mut rig, mut writer) = start();
+    let tag = rig.tag();
+    let fence = Fence { volume: VOLUME, history: history(), epoch: Epoch::new(4) };
+    rig.host.fence(tag, &fence);
+    writer.write(&mut rig, 0, 1, 1);
+    assert_eq!(rig.refused(), Refusal::Fenced { promised: Epoch::new(4) });
+    let promised = rig.wait(|event| match event {
+        Event::Promised { tag: t, result } if *t == tag => Some(result.clone().unwrap()),
+        _ => None,
+    });
+    assert_eq!((promised.epoch.get(), promised.last_lsn.get(), promised.suspect), (4, 1, false));
+    rig.crash();
+    assert_eq!(rig.fence(VOLUME, 3), Err(Refusal::Fenced { promised: Epoch::new(4) }));
+    assert!(matches!(
+        rig.read(VOLUME, 3, 0, range(0, 1)),
+        Err(ReadError::Refused(Refusal::Fenced { .. }))
+    ));
+    assert!(rig.fence(VOLUME, 4).is_ok(), "the same engine may ask again");
+    assert_eq!(
+        rig.read(VOLUME, 4, 1, range(0, 1)).map_err(|error| error.to_string()),
+        Err("replica lags behind LSN 1".to_owned()),
+        "nothing is matched yet in this epoch"
+    );
+}
+
+#[test]
+fn truncation_drops_the_tail_for_good() {
+    let (mut rig, mut writer) = start();
+    writer.write(&mut rig, 0, 1, 10);
+    writer.commit_all(&mut rig);
+    writer.write(&mut rig, 0, 1, 11);
+    writer.write(&mut rig, 16, 32, 50);
+    writer.append(&mut rig, Vec::new());
+    rig.acked(VOLUME, 4);
+    let reserved = rig.host.space.reserved;
+    let mut writer = Writer::attach(&mut rig, VOLUME, 2);
+    assert_eq!(writer.last, 4);
+    assert!(matches!(rig.truncate(VOLUME, 2, 1), Err(Refusal::Mismatch { .. })), "committed");
+    assert!(matches!(rig.truncate(VOLUME, 1, 2), Err(Refusal::Fenced { .. })));
+    rig.truncate(VOLUME, 2, 2).unwrap();
+    assert_eq!(rig.host.space.reserved, reserved, "slot 0 still waits to be written");
+    (writer.last, writer.last_epoch) = (2, 1);
+    writer.append(&mut rig, vec![RecordOp::EpochStart]);
+    writer.write(&mut rig, 20, 1, 60);
+    writer.commit_all(&mut rig);
+    let mut expected = vec![0; 48];
+    (expected[0], expected[20]) = (10, 60);
+    assert_eq!(writer.read(&mut rig, 0, 48), expected);
+    rig.settle();
+    rig.crash();
+    let mut writer = Writer::attach(&mut rig, VOLUME, 3);
+    assert_eq!((writer.last, writer.last_epoch), (4, 2));
+    writer.append(&mut rig, vec![RecordOp::EpochStart]);
+    writer.commit_all(&mut rig);
+    assert_eq!(writer.read(&mut rig, 0, 48), expected);
+    let free = rig.host.store.free_slots();
+    rig.drain();
+    assert!(rig.host.store.free_slots() + 1 >= free, "the fresh slots of the tail are free again");
+    assert!(!rig.host.space.holds());
+    assert_eq!(writer.read(&mut rig, 0, 48), expected);
+}
+
+#[test]
+fn a_read_never_sees_what_is_not_committed() {
+    let (mut rig, mut writer) = start();
+    writer.write(&mut rig, 0, 1, 1);
+    writer.commit_all(&mut rig);
+    let committed = writer.commit;
+    writer.write(&mut rig, 0, 1, 2);
+    rig.acked(VOLUME, writer.last);
+    assert_eq!(writer.read(&mut rig, 0, 1), [1]);
+    rig.drain();
+    assert_eq!(rig.host.volumes()[0].applied_lsn.get(), committed, "only what is settled");
+    assert_eq!(writer.read(&mut rig, 0, 1), [1]);
+    assert!(matches!(
+        rig.read(VOLUME, 1, writer.last + 1, range(0, 1)),
+        Err(ReadError::Refused(Refusal::Behind { .. }))
+    ));
+    writer.commit_all(&mut rig);
+    assert_eq!(writer.read(&mut rig, 0, 1), [2]);
+}
+
+#[test]
+fn what_cannot_be_applied_is_carried_forward_and_pins_nothing() {
+    let (mut rig, mut writer) = start();
+    let stuck = VolumeId::from_u128(6);
+    rig.create(stuck, 4096);
+    let mut idle = Writer::attach(&mut rig, stuck, 1);
+    idle.append(&mut rig, vec![RecordOp::EpochStart]);
+    for i in 0..20 {
+        idle.write(&mut rig, i * 3, 2, 1000 * i + 1);
+    }
+    rig.acked(stuck, idle.last);
+    // Four times the ring.
+    for i in 0..96 {
+        writer.write(&mut rig, 100 + i * 7, 63, i * 64 + 1);
+        writer.commit_all(&mut rig);
+    }
+    assert_eq!(rig.host.volumes()[1].applied_lsn.get(), 0);
+    rig.settle();
+    rig.crash();
+    let mut idle = Writer::attach(&mut rig, stuck, 2);
+    assert_eq!(idle.last, 21);
+    idle.append(&mut rig, vec![RecordOp::EpochStart]);
+    idle.commit_all(&mut rig);
+    for i in 0..20 {
+        assert_eq!(idle.read(&mut rig, i * 3, 2), [1000 * i + 1, 1000 * i + 2]);
+    }
+    rig.drain();
+    assert_eq!(idle.read(&mut rig, 3, 2), [1001, 1002]);
+}
+
+#[test]
+fn a_deleted_volume_is_gone_and_its_space_comes_back() {
+    let (mut rig, mut writer) = start();
+    let free = rig.host.credits().slots;
+    for i in 0..16 {
+        writer.write(&mut rig, i * 64, 64, 1 + i);
+    }
+    writer.commit_all(&mut rig);
+    rig.drain();
+    assert!(rig.host.credits().slots < free);
+    writer.write(&mut rig, 7, 1, 1);
+    let tag = rig.tag();
+    rig.host.delete_volume(tag, VOLUME);
+    rig.changed(tag).unwrap();
+    assert!(rig.host.volumes().is_empty());
+    assert_eq!(rig.fence(VOLUME, 5), Err(Refusal::Unknown));
+    rig.create(VOLUME, 64);
+    let writer = Writer::attach(&mut rig, VOLUME, 1);
+    assert_eq!((writer.last, writer.read(&mut rig, 0, 64)), (0, vec![0; 64]));
+    rig.crash();
+    assert_eq!(rig.host.volumes()[0].blocks, 64);
+    rig.drain();
+    rig.drain();
+    assert!(rig.host.credits().slots >= free - 2, "{} {free}", rig.host.credits().slots);
+    let tag = rig.tag();
+    rig.host.delete_volume(tag, VolumeId::from_u128(1));
+    assert!(rig.changed(tag).is_err());
+}
+
+#[test]
+fn a_resize_counts_from_its_record_on() {
+    let (mut rig, mut writer) = start();
+    writer.append(&mut rig, vec![RecordOp::Resize { blocks: 8192 }]);
+    writer.write(&mut rig, 8000, 1, 4);
+    writer.commit_all(&mut rig);
+    assert_eq!(writer.read(&mut rig, 8000, 1), [4]);
+    rig.crash();
+    let mut writer = Writer::attach(&mut rig, VOLUME, 2);
+    writer.append(&mut rig, vec![RecordOp::EpochStart]);
+    writer.commit_all(&mut rig);
+    rig.drain();
+    rig.crash();
+    assert_eq!(rig.host.volumes()[0].blocks, 8192);
+    let writer = Writer::attach(&mut rig, VOLUME, 3);
+    assert_eq!(writer.read(&mut rig, 8000, 1), [4]);
+}
+
+#[test]
+fn a_flipped_bit_is_never_served() {
+    let (mut rig, mut writer) = start();
+    writer.write(&mut rig, 0, 4, 0xabcd_0000);
+    writer.commit_all(&mut rig);
+    rig.drain();
+    let hits = rig.disk.damage("data", |page| page[..8] == 0xabcd_0002u64.to_le_bytes());
+    assert_eq!(hits, 1);
+    let result = rig.read(VOLUME, 1, writer.commit, range(0, 4));
+    assert!(matches!(result, Err(ReadError::Corrupt { block: 2 })), "{result:?}");
+    assert_eq!(writer.read(&mut rig, 0, 2), [0xabcd_0000, 0xabcd_0001]);
+}
+
+#[test]
+fn the_first_failed_write_is_the_last() {
+    let (mut rig, mut writer) = start();
+    writer.write(&mut rig, 0, 1, 1);
+    writer.commit_all(&mut rig);
+    rig.disk.fail_write = Some("wal");
+    writer.write(&mut rig, 1, 1, 2);
+    let error = rig.wait(|event| match event {
+        Event::DiskFailed(error) => Some(error.clone()),
+        _ => None,
+    });
+    assert_eq!(error.op, "write");
+    assert_eq!(rig.refused(), Refusal::DiskFailed);
+    assert_eq!(rig.fence(VOLUME, 9), Err(Refusal::DiskFailed));
+    assert!(rig.host.failure().is_some() && rig.host.is_drained());
+    assert_eq!(writer.read(&mut rig, 0, 1), [1], "what is there can still be read");
+    assert_eq!(rig.host.credits().slots, 0);
+}
+
+#[test]
+fn after_a_quiet_while_everything_is_applied() {
+    let (mut rig, mut writer) = start();
+    writer.write(&mut rig, 0, 1, 1);
+    writer.commit_all(&mut rig);
+    rig.host.tick(1000);
+    rig.settle();
+    assert_eq!(rig.host.volumes()[0].applied_lsn.get(), 0);
+    rig.host.tick(2999);
+    rig.settle();
+    assert_eq!(rig.host.volumes()[0].applied_lsn.get(), 0);
+    rig.host.tick(3000);
+    rig.settle();
+    assert_eq!(rig.host.volumes()[0].applied_lsn.get(), 2);
+    assert!(rig.host.is_drained());
+}
+
+#[test]
+fn payload_beyond_the_cache_is_read_back_from_the_log() {
+    let options = super::super::HostOptions { payload_cache_bytes: 0, ..options() };
+    let mut rig = Rig::with(3, 64 * MIB, options);
+    rig.create(VOLUME, 4096);
+    let mut writer = Writer::attach(&mut rig, VOLUME, 1);
+    writer.write(&mut rig, 3, 5, 10);
+    writer.write(&mut rig, 5, 1, 90);
+    writer.commit_all(&mut rig);
+    rig.settle();
+    assert_eq!(rig.host.counts.cached, 0);
+    assert_eq!(writer.read(&mut rig, 2, 7), [0, 10, 11, 90, 13, 14, 0]);
+    rig.drain();
+    assert_eq!(writer.read(&mut rig, 2, 7), [0, 10, 11, 90, 13, 14, 0]);
+}
+
+#[test]
+fn a_full_disk_promises_nothing_and_finds_room_when_some_is_freed() {
+    let mut rig = Rig::with(4, 14 * MIB, options());
+    rig.create(VOLUME, 1 << 20);
+    let mut writer = Writer::attach(&mut rig, VOLUME, 1);
+    let mut slot = 0;
+    while rig.host.credits().slots > 0 {
+        writer.write(&mut rig, slot * 16, 16, 1 + slot * 16);
+        writer.commit_all(&mut rig);
+        slot += 1;
+        assert!(slot < 1000);
+    }
+    assert!(slot > 20, "only {slot} slots on a disk of 8 MiB");
+    assert!(!rig.reserve(VOLUME, range(slot * 16, 16)).1, "no room for another slot");
+    assert!(rig.reserve(VOLUME, range(16, 3)).1, "what is mapped can be overwritten");
+    writer.write(&mut rig, 16, 3, 777);
+    writer.commit_all(&mut rig);
+    writer.discard(&mut rig, 32, 64);
+    writer.commit_all(&mut rig);
+    let (tag, granted) = rig.reserve(VOLUME, range(slot * 16, 16));
+    assert!(granted, "four slots were freed");
+    rig.host.unreserve(tag, VOLUME, range(slot * 16, 16));
+    let (_, granted) = rig.reserve(VOLUME, range(slot * 16, 16));
+    assert!(granted);
+    writer.write(&mut rig, slot * 16, 16, 5);
+    writer.commit_all(&mut rig);
+    rig.drain();
+    assert_eq!(writer.read(&mut rig, 16, 4)[..3], [777, 778, 779]);
+    assert_eq!(writer.read(&mut rig, slot * 16, 1), [5]);
+    assert_eq!(rig.host.space.reserved, 0);
+}
+
+#[test]
+fn credits_shrink_with_what_is_logged_and_growing_again_is_said() {
+    let (mut rig, mut writer) = start();
+    writer.commit_all(&mut rig);
+    let before = rig.host.credits();
+    for i in 0..4 {
+        writer.write(&mut rig, i * 16, 1, i);
+    }
+    let after = rig.host.credits();
+    assert_eq!(after.slots, before.slots - 4);
+    assert!(after.wal_bytes <= before.wal_bytes - 4 * 4096);
+    writer.commit_all(&mut rig);
+    rig.events.clear();
+    rig.drain();
+    assert!(rig.events.iter().any(|event| matches!(event, Event::CreditsGrew)));
+    assert!(rig.host.credits().wal_bytes >= after.wal_bytes);
+}
+
+#[test]
+fn a_large_discard_is_charged_for_the_memory_it_takes() {
+    let mut rig = Rig::new(5);
+    rig.create(VOLUME, 1 << 24);
+    let mut writer = Writer::attach(&mut rig, VOLUME, 1);
+    writer.discard(&mut rig, 0, 16384 * 16);
+    assert!(rig.host.counts.unapplied > 16384 * 64);
+    writer.commit_all(&mut rig);
+    rig.drain();
+    assert_eq!(rig.host.counts.unapplied, 0);
+    assert_eq!(rig.host.nodes.used(), 0);
+}
