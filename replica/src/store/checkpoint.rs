@@ -93,6 +93,7 @@ impl Store {
         assert!(self.checkpoint.is_none(), "a checkpoint runs already");
         assert!(self.failure.is_none(), "the store has failed");
         assert_eq!(log.ring, self.files.ring(&self.superblock), "the log of another disk");
+        self.step_removals();
         let mut volumes = VecDeque::with_capacity(self.volumes.dirty.len());
         for index in std::mem::take(&mut self.volumes.dirty) {
             self.volumes.catalogue.touch(u64::from(index));

@@ -9,7 +9,8 @@ use super::{
 use holdfast_io::{BufMut, DiskError, IoQueue, OpResult};
 use std::collections::BTreeMap;
 
-/// Leaf reads in flight at most: background work that leaves the device to others.
+/// Leaves being read, or read and not yet freed, at most: background work that
+/// leaves the device to others.
 const READS_MAX: usize = 8;
 /// Leaves freed per turn at most, so that a turn stays short.
 const LEAVES_PER_TURN: usize = 32;
@@ -77,12 +78,14 @@ impl Store {
         self.removals.running.values().any(|removal| !removal.stuck)
     }
 
+    /// Frees what can be freed and queues reads. While a checkpoint runs it only
+    /// reads ahead, for maps do not change then.
     pub(super) fn flush_removals(&mut self, queue: &mut IoQueue) {
-        if self.removals.running.is_empty() || self.checkpoint.is_some() {
+        if self.removals.running.is_empty() {
             return;
         }
-        for (key, page) in std::mem::take(&mut self.removals.waiting) {
-            self.free_read_leaf(key, &page);
+        if self.checkpoint.is_none() {
+            self.step_removals();
         }
         let mut turn = LEAVES_PER_TURN;
         let indexes: Vec<u32> = self.removals.running.keys().copied().collect();
@@ -97,34 +100,46 @@ impl Store {
         }
     }
 
+    /// Frees the leaves that were read and finishes what has none left. Part of
+    /// every checkpoint's beginning, so that checkpoints in a row starve no removal.
+    pub(super) fn step_removals(&mut self) {
+        for (key, page) in std::mem::take(&mut self.removals.waiting) {
+            self.free_read_leaf(key, &page);
+        }
+        for (index, removal) in &mut self.removals.running {
+            let Some(volume) = self.volumes.get(*index) else { continue };
+            let is_done = volume.map.next_leaf(removal.next).is_none()
+                && removal.reads == 0
+                // A load under way still answers under the volume's index.
+                && !self.loads.keys().any(|key| key.0 == *index);
+            if is_done && !removal.stuck && !removal.finished {
+                removal.finished = true;
+                self.volumes.dirty.insert(*index);
+            }
+        }
+    }
+
     /// Frees the next leaf of a volume if it is in memory, else queues its read;
     /// `false` if the volume has to wait or has none left.
     fn remove_next(&mut self, index: u32, queue: &mut IoQueue) -> bool {
-        let reads = self.removals.reads();
+        let reads = self.removals.reads() + self.removals.waiting.len();
         let Some(removal) = self.removals.running.get_mut(&index) else { return false };
         let Some(volume) = self.volumes.get(index) else { return false };
         if removal.stuck || removal.finished {
             return false;
         }
-        let Some(leaf) = volume.map.next_leaf(removal.next) else {
-            // A load under way still answers under the volume's index.
-            if removal.reads == 0 && !self.loads.keys().any(|key| key.0 == index) {
-                removal.finished = true;
-                self.volumes.dirty.insert(index);
-            }
-            return false;
-        };
+        let Some(leaf) = volume.map.next_leaf(removal.next) else { return false };
         let key = (index, leaf);
-        if self.cache.is_pinned(key) {
-            return false;
-        }
         if let Some(page) = self.cache.peek(key) {
+            if self.cache.is_pinned(key) || self.checkpoint.is_some() {
+                return false;
+            }
             let page = *page;
             removal.next = leaf + 1;
             self.free_leaf(key, &page);
             return true;
         }
-        if reads == READS_MAX {
+        if reads >= READS_MAX {
             return false;
         }
         removal.next = leaf + 1;

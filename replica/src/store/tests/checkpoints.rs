@@ -209,6 +209,24 @@ fn a_removal_goes_on_after_a_restart_and_ends() {
 }
 
 #[test]
+fn checkpoints_in_a_row_do_not_starve_a_removal() {
+    let mut rig = Rig::new(TestDisk::directory(GIB));
+    let volume = rig.add(1);
+    for slot in 0..100 {
+        rig.write(volume, slot * 46, 1).unwrap();
+    }
+    rig.checkpoint();
+    let mut rig = Rig::open(rig.disk);
+    assert!(rig.store.remove_volume(volume));
+    // The next begins before the store can queue anything in between.
+    for _ in 0..100 {
+        rig.checkpoint();
+    }
+    assert!(!rig.store.is_removing());
+    assert_eq!(rig.fsck().data_slots, 0);
+}
+
+#[test]
 fn volume_states_come_back_with_what_a_page_holds() {
     let mut rig = Rig::new(TestDisk::directory(GIB));
     let volume = rig.add(1);
