@@ -2,7 +2,13 @@
 
 use crate::{client::*, server::*};
 use holdfast_frontend::nbd::{End, HandshakeEnd, IN_FLIGHT_REQUESTS_MAX, Limits};
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 #[test]
 fn disconnecting_waits_for_what_is_under_way() {
@@ -118,12 +124,23 @@ fn stopping_answers_what_was_read_and_closes() {
     let half = busy.request(WRITE, 0, 0, 4096).1;
     busy.send(&half);
     server.settles_at(1);
-    server.on_shard(|_, connections| connections.stop());
+    let all_gone = Arc::new(AtomicBool::new(false));
+    let tell = all_gone.clone();
+    server.on_shard(|_, connections| {
+        connections.stop();
+        let connections = connections.clone();
+        tokio::task::spawn_local(async move {
+            connections.idle().await;
+            tell.store(true, Ordering::SeqCst);
+        });
+    });
     assert!(idle.is_closed());
+    assert!(!all_gone.load(Ordering::SeqCst));
     server.release_all();
     assert_eq!(busy.finish(write).error, 0);
     assert!(busy.is_closed());
     assert_eq!(server.ends(2), [End::Stopped, End::Stopped]);
+    eventually("idleness", || all_gone.load(Ordering::SeqCst));
     assert!(server.on_shard(|_, connections| connections.is_empty()));
     // One that comes later is turned away at once.
     let mut late = Client::open(&server, Mode::Simple, false);
