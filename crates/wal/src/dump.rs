@@ -158,3 +158,44 @@ impl fmt::Display for DumpFrame {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testdisk::Rig;
+
+    #[test]
+    fn a_dump_shows_the_chain_its_end_and_what_lies_behind_and_changes_nothing() {
+        let mut rig = Rig::new(4);
+        rig.append(b"kept", 2);
+        rig.settle();
+        let hole = rig.wal.cut().position;
+        for meta in [b"lost", b"late"] {
+            rig.append(meta, 1);
+            rig.flush();
+        }
+        rig.settle();
+        rig.disk.flip(rig.offset(hole) + 200);
+        let before = rig.disk.live.clone();
+        let dump = dump(&mut rig.disk, &rig.pool, rig.ring, rig.start).unwrap();
+        assert!(rig.disk.live == before);
+
+        let kinds: Vec<_> = dump.frames.iter().map(|frame| frame.kind).collect();
+        assert_eq!(kinds, [FrameKind::Open, FrameKind::Entries]);
+        let kept = &dump.frames[1];
+        assert_eq!((kept.position.get(), kept.offset), (4096, rig.ring.base + 4096));
+        assert_eq!(kept.previous, dump.frames[0].checksum);
+        assert_eq!((kept.header_bytes, kept.payload_bytes), (4096, 8192));
+        let entry = &kept.entries[0];
+        assert_eq!((entry.meta.as_slice(), entry.payload_bytes), (&b"kept"[..], 8192));
+        assert_eq!((entry.payload_at.get(), entry.crcs.len()), (8192, 2));
+        assert_eq!((dump.end, dump.finding, dump.mark), (hole, Finding::BadChecksum, hole));
+        assert_eq!(dump.behind.len(), 1);
+        assert_eq!(dump.behind[0].entries[0].meta, b"late");
+        let line = kept.to_string();
+        assert!(
+            line.starts_with("entries at 4096 (offset 12288, life 0): incarnation 1, "),
+            "{line}"
+        );
+    }
+}
