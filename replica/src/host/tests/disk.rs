@@ -100,6 +100,15 @@ impl TestDisk {
         }
     }
 
+    /// The process dies: what it had begun ends or not, and nothing else is lost.
+    pub(super) fn kill(&mut self) {
+        for Flight { op, .. } in std::mem::take(&mut self.flights) {
+            if self.rng.one_in(2) {
+                let _ = self.execute(op);
+            }
+        }
+    }
+
     /// Flips a bit of the page that `found` picks by its content.
     pub(super) fn damage(&mut self, name: &str, found: impl Fn(&[u8]) -> bool) -> usize {
         let Some(file) = self.files.iter_mut().find(|file| file.name == name) else {

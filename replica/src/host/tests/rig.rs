@@ -36,7 +36,7 @@ pub(super) struct Rig {
     queue: IoQueue,
     next_tag: u64,
     /// The acknowledgement of each volume that came last.
-    acks: HashMap<VolumeId, Ack>,
+    pub(super) acks: HashMap<VolumeId, Ack>,
 }
 
 pub(super) fn range(start: u64, count: u64) -> BlockRange {
