@@ -185,10 +185,22 @@ impl Inner {
         let mut disks = self.disks.borrow_mut();
         let mut buffers = self.buffers.borrow_mut();
         let now = Instant::now();
+        let mut moved = self.touched.take();
+        // Once: what completes from here on wakes the driver again, after the
+        // connections had their turn.
+        for slot in disks.iter_mut() {
+            slot.disk.poll(&mut buffers.done);
+            moved |= !buffers.done.is_empty();
+            for completion in buffers.done.drain(..) {
+                slot.host.complete(completion);
+            }
+        }
         loop {
-            let mut moved = self.touched.take();
             for (index, slot) in disks.iter_mut().enumerate() {
-                moved |= self.collect(index, slot, &mut buffers);
+                slot.host.drain_events(&mut buffers.events);
+                for event in buffers.events.drain(..) {
+                    self.host_event(index, slot, event);
+                }
             }
             while let Some(number) = self.agenda.next() {
                 let volume = self.volumes.borrow().by_number.get(&number).cloned();
@@ -198,7 +210,7 @@ impl Inner {
                     moved = true;
                 }
             }
-            if !moved {
+            if !std::mem::take(&mut moved) {
                 break;
             }
             for slot in disks.iter_mut() {
@@ -209,21 +221,6 @@ impl Inner {
             }
         }
         self.turned.notify_waiters();
-    }
-
-    /// Takes what a disk has completed, and what its host makes of it.
-    fn collect(&self, index: usize, slot: &mut DiskSlot, buffers: &mut Buffers) -> bool {
-        slot.disk.poll(&mut buffers.done);
-        let mut moved = !buffers.done.is_empty();
-        for completion in buffers.done.drain(..) {
-            slot.host.complete(completion);
-        }
-        slot.host.drain_events(&mut buffers.events);
-        moved |= !buffers.events.is_empty();
-        for event in buffers.events.drain(..) {
-            self.host_event(index, slot, event);
-        }
-        moved
     }
 
     fn host_event(&self, index: usize, slot: &mut DiskSlot, event: replica::Event) {
