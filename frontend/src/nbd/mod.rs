@@ -22,6 +22,7 @@
 mod connections;
 mod constraints;
 mod exports;
+mod failure;
 pub mod handshake;
 mod inbox;
 mod inflight;
