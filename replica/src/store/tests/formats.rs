@@ -97,6 +97,9 @@ fn a_newer_format_is_named_and_damage_of_one_copy_is_survived() {
     let mut disk = rig.disk.fork(0);
     disk.overwrite(file, 0, &older.encode()[..]);
     assert_eq!(open(&mut disk).unwrap().0.superblock.generation, older.generation + 1);
+    let mut disk = rig.disk.fork(0);
+    disk.overwrite(file, 4096, &older.encode()[..]);
+    assert_eq!(open(&mut disk).unwrap().0.superblock.generation, older.generation + 1);
 }
 
 #[test]

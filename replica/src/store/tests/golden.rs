@@ -14,7 +14,9 @@ fn dump(page: &[u8]) -> String {
     let mut out = String::new();
     for (at, row) in page.chunks(16).enumerate().filter(|(_, row)| row.iter().any(|b| *b != 0)) {
         let _ = write!(out, "{:04x}", at * 16);
-        row.iter().for_each(|byte| drop(write!(out, " {byte:02x}")));
+        for byte in row {
+            let _ = write!(out, " {byte:02x}");
+        }
         out.push('\n');
     }
     out

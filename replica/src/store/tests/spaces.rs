@@ -103,6 +103,12 @@ fn the_data_file_grows_until_there_is_no_space_and_again_when_there_is() {
     let slots = rig.store.slots.count();
     assert!((6200..=6400).contains(&slots), "{slots}");
     assert!(!rig.store.can_grow());
+    rig.checkpoint();
+    assert!(rig.store.can_grow(), "it is tried again after each checkpoint");
+    for _ in 0..4 {
+        rig.turn();
+    }
+    assert!(!rig.store.can_grow());
     rig.disk.available = 1 << 30;
     rig.turn();
     assert!(rig.store.is_idle(), "not tried before it is told");
