@@ -336,6 +336,8 @@ fn a_pinned_or_fresh_leaf_stays_and_loads_are_merged() {
     while rig.turn() {}
     assert_eq!(rig.events.len(), 1);
     rig.events.clear();
+    // Looked at: from here on only the pin keeps it.
+    rig.store.lookup(volume, SlotNo::new(0));
     rig.store.pin(volume, SlotNo::new(0));
     for leaf in 1..300 {
         assert!(matches!(rig.lookup(volume, leaf * 46), Lookup::Record(_)));
