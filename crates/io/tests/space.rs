@@ -108,6 +108,15 @@ fn under_a_limit_of_file_size() {
     }
 }
 
+/// Whether a thread of the process sleeps uninterruptibly (state D of proc(5)).
+fn sleeps_in_the_kernel(process: u32) -> bool {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    tasks.flatten().any(|task| {
+        let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('D'))
+    })
+}
+
 /// A killed process' writes may still be under way in the kernel: as long as they
 /// are, nobody else gets the file. The file system is frozen, so that they stay.
 #[test]
@@ -144,7 +153,9 @@ fn unfinished_writes_of_a_killed_process_keep_the_file() {
         let frozen = succeeds(Command::new("fsfreeze").arg("--freeze").arg(&root));
         std::fs::write(&ready, b"").unwrap();
         appears(&ready.with_extension("submitted"));
-        sleep(Duration::from_millis(50));
+        while !sleeps_in_the_kernel(child.id()) {
+            sleep(Duration::from_millis(5));
+        }
         child.kill().unwrap();
         let contender = {
             let root = root.clone();
