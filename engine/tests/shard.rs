@@ -1,4 +1,5 @@
 //! A shard on real directories: every backend, restarts, failures, many clients.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are not recognised as tests")]
 
 use holdfast_block::{
     BlockDevice, BlockError, Context, Extent, Op, Payload, Priority, Reply, Request, Session,

@@ -8,8 +8,6 @@ use holdfast_types::{DISCARD_SLOTS_MAX, Epoch};
 use holdfast_wire::Refusal;
 use std::time::Duration;
 
-const MIB: u64 = 1 << 20;
-
 #[test]
 fn a_write_is_answered_when_a_quorum_has_it() {
     let mut rig = Rig::serving(5);
@@ -274,7 +272,6 @@ fn the_window_bounds_what_is_uncommitted() {
     let said = rig.turn();
     assert_eq!(said[0], "reply 0 0 done");
     assert_eq!(rig.records.len(), records * 3 / 2);
-    let _ = MIB;
 }
 
 #[test]
