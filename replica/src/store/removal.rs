@@ -106,6 +106,7 @@ impl Store {
         for (key, page) in std::mem::take(&mut self.removals.waiting) {
             self.free_read_leaf(key, &page);
         }
+        self.free_cached_leaves();
         for (index, removal) in &mut self.removals.running {
             let Some(volume) = self.volumes.get(*index) else { continue };
             let is_done = volume.map.next_leaf(removal.next).is_none()
@@ -119,6 +120,40 @@ impl Store {
         }
     }
 
+    /// Frees the leaves that come next and are in memory: those are not read, and
+    /// when checkpoints follow each other at once, this is the only time for it.
+    fn free_cached_leaves(&mut self) {
+        let mut turn = LEAVES_PER_TURN;
+        let indexes: Vec<u32> = self.removals.running.keys().copied().collect();
+        for index in indexes {
+            while turn > 0
+                && self.dirty_bytes() < self.dirty_limit()
+                && self.deferred.len() < DEFERRED_MAX
+                && self.free_cached_leaf(index)
+            {
+                turn -= 1;
+            }
+        }
+    }
+
+    fn free_cached_leaf(&mut self, index: u32) -> bool {
+        let Some(removal) = self.removals.running.get_mut(&index) else { return false };
+        let Some(volume) = self.volumes.get(index) else { return false };
+        if removal.stuck || removal.finished {
+            return false;
+        }
+        let Some(leaf) = volume.map.next_leaf(removal.next) else { return false };
+        let key = (index, leaf);
+        let Some(page) = self.cache.peek(key) else { return false };
+        if self.cache.is_pinned(key) {
+            return false;
+        }
+        let page = *page;
+        removal.next = leaf + 1;
+        self.free_leaf(key, &page);
+        true
+    }
+
     /// Frees the next leaf of a volume if it is in memory, else queues its read;
     /// `false` if the volume has to wait or has none left.
     fn remove_next(&mut self, index: u32, queue: &mut IoQueue) -> bool {
@@ -130,14 +165,8 @@ impl Store {
         }
         let Some(leaf) = volume.map.next_leaf(removal.next) else { return false };
         let key = (index, leaf);
-        if let Some(page) = self.cache.peek(key) {
-            if self.cache.is_pinned(key) || self.checkpoint.is_some() {
-                return false;
-            }
-            let page = *page;
-            removal.next = leaf + 1;
-            self.free_leaf(key, &page);
-            return true;
+        if self.cache.peek(key).is_some() {
+            return self.checkpoint.is_none() && self.free_cached_leaf(index);
         }
         if reads >= READS_MAX {
             return false;

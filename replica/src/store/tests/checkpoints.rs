@@ -227,6 +227,22 @@ fn checkpoints_in_a_row_do_not_starve_a_removal() {
 }
 
 #[test]
+fn checkpoints_in_a_row_do_not_starve_a_removal_of_leaves_in_memory() {
+    let mut rig = Rig::new(TestDisk::directory(GIB));
+    let volume = rig.add(1);
+    for slot in 0..20 {
+        rig.write(volume, slot * 46, 1).unwrap();
+    }
+    rig.checkpoint();
+    assert!(rig.store.remove_volume(volume));
+    for _ in 0..10 {
+        rig.checkpoint();
+    }
+    assert!(!rig.store.is_removing());
+    assert_eq!(rig.fsck().data_slots, 0);
+}
+
+#[test]
 fn volume_states_come_back_with_what_a_page_holds() {
     let mut rig = Rig::new(TestDisk::directory(GIB));
     let volume = rig.add(1);
