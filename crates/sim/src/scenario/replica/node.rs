@@ -12,6 +12,9 @@ use std::collections::BTreeMap;
 /// Turns without any progress after which something is stuck. Each lets time
 /// pass, so timers of several seconds have run by then.
 const STALLED_TURNS: u32 = 400;
+/// Turns after which something is stuck though the disk is busy: what is waited
+/// for takes a few thousand at most.
+const TURNS_MAX: u32 = 60_000;
 /// Milliseconds that pass in a turn in which the disk has nothing to do.
 const IDLE_MS: u64 = 100;
 
@@ -167,10 +170,11 @@ impl World {
         what: &str,
         mut reached: impl FnMut(&mut Self) -> bool,
     ) -> Result<(), Stop> {
-        let mut idle = 0;
+        let (mut idle, mut turns) = (0, 0);
         while !reached(self) {
             idle = if self.turn()? { 0 } else { idle + 1 };
-            if idle > STALLED_TURNS {
+            turns += 1;
+            if idle > STALLED_TURNS || turns > TURNS_MAX {
                 return Err(i10_bounded::stalled(what).into());
             }
         }
