@@ -24,6 +24,15 @@ fn scratch() -> TempDir {
 }
 
 async fn start(root: &Path, backend: BackendChoice, faults: Option<&str>) -> (ShardHandle, DiskId) {
+    start_with(root, backend, faults, None).await
+}
+
+async fn start_with(
+    root: &Path,
+    backend: BackendChoice,
+    faults: Option<&str>,
+    capacity_bytes: Option<u64>,
+) -> (ShardHandle, DiskId) {
     let root = root.to_owned();
     let faults = faults.map(|text| FaultConfig::parse(text).unwrap());
     let build = move || {
@@ -36,8 +45,7 @@ async fn start(root: &Path, backend: BackendChoice, faults: Option<&str>) -> (Sh
         };
         let mut opened = Host::open(&mut *disk, pool.clone(), options());
         if matches!(opened, Err(HostError::NotFormatted)) {
-            let format =
-                FormatOptions { segment_bytes: 4 << 20, segments: 8, capacity_bytes: None };
+            let format = FormatOptions { segment_bytes: 4 << 20, segments: 8, capacity_bytes };
             Host::format(&mut *disk, &format).unwrap();
             opened = Host::open(&mut *disk, pool.clone(), options());
         }
@@ -374,7 +382,7 @@ async fn writes_far_beyond_the_log_wait_for_it() {
     let work = shard.run(|shard| async move {
         let client = Client::new(&shard, 1);
         // Three times the ring, unaligned to slots so that it all goes through the log.
-        let data = vec![7; 252 << 10];
+        let data = [7; 252 << 10];
         for round in 0..400u64 {
             let offset = round % 200 * (256 << 10) + 4096;
             client.submit(round, client.payload(offset, &data));
@@ -387,5 +395,42 @@ async fn writes_far_beyond_the_log_wait_for_it() {
         client.read(199 * (256 << 10) + 4096, 252 << 10).await.unwrap() == data
     });
     assert!(work.await.unwrap());
+    shard.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_full_disk_says_so_and_takes_writes_again_after_a_discard() {
+    let root = scratch();
+    let (shard, disk) = start_with(root.path(), BackendChoice::Auto, None, Some(24 << 20)).await;
+    shard.create_replica(disk, replica(1)).await.unwrap();
+    shard.attach(attach(disk, 1, 1)).await.unwrap();
+    let work = shard.run(|shard| async move {
+        let client = Client::new(&shard, 1);
+        let slot = |n: u64| n * 64 * KIB;
+        let mut written = 0;
+        let error = loop {
+            match client.write(slot(written), &[written as u8; 4096]).await {
+                Ok(()) => written += 1,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error, BlockError::NoSpace);
+        assert!((64..384).contains(&written), "{written} slots of 24 MiB");
+        // What is mapped can still be written, all of it.
+        for n in 0..written {
+            client.write(slot(n), &[(n % 255) as u8 + 1; 4096]).await.unwrap();
+        }
+        assert_eq!(client.write(slot(500), &[1; 4096]).await, Err(BlockError::NoSpace));
+        let discard = Op::Discard { offset: 0, len: slot(20) };
+        assert!(matches!(client.call(discard).await, Ok(Reply::Done)));
+        for n in 0..10 {
+            client.write(slot(600 + n), &[7; 4096]).await.unwrap();
+        }
+        for n in 20..written {
+            assert_eq!(client.read(slot(n), 4096).await.unwrap(), [(n % 255) as u8 + 1; 4096]);
+        }
+    });
+    tokio::time::timeout(std::time::Duration::from_secs(60), work).await.unwrap().unwrap();
+    assert_eq!(shard.status().await.unwrap().disks[0].failure, None);
     shard.shutdown().await.unwrap();
 }
