@@ -2,8 +2,8 @@
 //! entry of the WAL in order with the records, and is answered when that entry
 //! is on stable storage (I8); what it refuses it refuses at once.
 //!
-//! A damaged log takes no entries. There, promises and deletions are made
-//! durable by a checkpoint that leaves the log as it is.
+//! A damaged log takes no entries. There, promises are made durable by a
+//! checkpoint that leaves the log as it is; nothing else is accepted.
 
 use super::{
     Event, Host, HostError, NewVolume, Tag,
@@ -108,7 +108,7 @@ impl Host {
             return Err(error.clone().into());
         }
         if self.damaged {
-            return Err(HostError::Damaged("its log takes no new volume".to_owned()));
+            return Err(damaged_log());
         }
         if self.by_id.contains_key(&new.volume) {
             return Err(HostError::VolumeExists(new.volume));
@@ -127,6 +127,8 @@ impl Host {
         let result = match (&self.failed, self.serving(id)) {
             (Some(error), _) => Err(error.clone().into()),
             (None, Err(_)) => Err(HostError::NoVolume(id)),
+            // The log would bring it back at the next start.
+            (None, Ok(_)) if self.damaged => Err(damaged_log()),
             (None, Ok(at)) => Ok(at),
         };
         match result {
@@ -146,21 +148,10 @@ impl Host {
         if !self.damaged {
             return self.outbox.push_back(super::append::Outgoing::Control(control));
         }
-        match control.what {
-            What::Promise(epoch) => {
-                if let Some(state) = self.store.volume_mut(control.id) {
-                    state.promised = state.promised.max(epoch);
-                    state.suspect = true;
-                }
-            }
-            What::Delete => {
-                if let Some(volume) = self.volumes[control.volume.0 as usize].as_mut() {
-                    volume.deleted = Some(EntryId::ZERO);
-                    self.to_reap += 1;
-                }
-                self.reap();
-            }
-            What::Truncate(..) | What::Create => unreachable!("refused on a damaged log"),
+        let What::Promise(epoch) = control.what else { unreachable!("refused on a damaged log") };
+        if let Some(state) = self.store.volume_mut(control.id) {
+            state.promised = state.promised.max(epoch);
+            state.suspect = true;
         }
         self.by_checkpoint.push(control);
     }
@@ -320,6 +311,10 @@ impl Host {
             }
         });
     }
+}
+
+fn damaged_log() -> HostError {
+    HostError::Damaged("its log is damaged and takes no entries".to_owned())
 }
 
 /// The state of a replica that has never been written.

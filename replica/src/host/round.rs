@@ -192,11 +192,9 @@ impl Host {
 
     /// Whether a round would leave less behind than there is.
     pub(super) fn has_work(&self) -> bool {
-        self.entries_since_cut > 0
-            || self.has_appliable()
-            || self.space.holds()
-            || self.store.deferred_slots() > 0
-            || self.store.is_removing()
+        let logged = self.entries_since_cut > 0 || self.has_appliable() || self.space.holds();
+        // A damaged log is not applied.
+        logged && !self.damaged || self.store.deferred_slots() > 0 || self.store.is_removing()
     }
 
     pub(super) fn live_volumes(&self) -> impl Iterator<Item = (VolIx, &Volume)> {

@@ -56,7 +56,7 @@ struct ReserveCall {
     volume: VolIx,
     range: BlockRange,
     /// Slots of the range that are granted already.
-    granted: u64,
+    granted: usize,
     checkpoints: u8,
 }
 
@@ -146,8 +146,7 @@ impl Host {
     pub(super) fn resolve_reserve(&mut self, number: u32) {
         let Some(call) = self.space.calls.get_mut(number) else { return };
         let (tag, at, range) = (call.tag, call.volume, call.range);
-        let mut granted = call.granted;
-        for (slot, _) in range.slots().skip(granted as usize) {
+        for (granted, (slot, _)) in range.slots().enumerate().skip(call.granted) {
             let Some(volume) = self.volumes[at.0 as usize].as_mut() else {
                 return self.deny_reserve(number);
             };
@@ -173,13 +172,12 @@ impl Host {
                 self.space.reserved += 1;
             }
             volume.index.entry(slot).grants += 1;
-            granted += 1;
         }
         self.space.calls.remove(number);
         self.events.push(Event::Reserved { tag, granted: true });
     }
 
-    fn note_granted(&mut self, number: u32, granted: u64) {
+    fn note_granted(&mut self, number: u32, granted: usize) {
         if let Some(call) = self.space.calls.get_mut(number) {
             call.granted = granted;
         }
@@ -203,7 +201,7 @@ impl Host {
 
     pub(super) fn deny_reserve(&mut self, number: u32) {
         let Some(call) = self.space.calls.remove(number) else { return };
-        let granted = call.range.slots().take(call.granted as usize);
+        let granted = call.range.slots().take(call.granted);
         for (slot, _) in granted {
             self.take_grant_back(call.volume, slot);
         }

@@ -48,7 +48,7 @@ impl Host {
                 StoreEvent::LeafFailed { volume, leaf, error } => {
                     self.wake(volume, leaf, Some(error));
                 }
-                StoreEvent::CheckpointDone { .. } => self.checkpoint_done(),
+                StoreEvent::CheckpointDone => self.checkpoint_done(),
                 StoreEvent::Failed(error) => self.fail(error),
             }
         }

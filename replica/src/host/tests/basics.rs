@@ -397,6 +397,38 @@ fn the_first_failed_write_is_the_last() {
 }
 
 #[test]
+fn a_damaged_log_does_not_vote_but_its_promises_count() {
+    let (mut rig, mut writer) = start();
+    writer.commit_all(&mut rig);
+    writer.write(&mut rig, 0, 1, 0xd00d);
+    writer.commit_all(&mut rig);
+    for block in 1..9 {
+        writer.write(&mut rig, block, 1, 1);
+        writer.commit_all(&mut rig);
+    }
+    rig.settle();
+    let hits = rig.disk.damage("wal", |page| page[..8] == 0xd00du64.to_le_bytes());
+    assert_eq!(hits, 1);
+    rig.reopen_suspect();
+    let promise = rig.fence(VOLUME, 5).unwrap();
+    assert!(promise.suspect);
+    assert_eq!((promise.epoch.get(), promise.last_lsn.get()), (5, 1), "what is before the hole");
+    let refused = rig.read(VOLUME, 5, 0, range(0, 1));
+    assert!(matches!(refused, Err(ReadError::Refused(Refusal::Suspect))));
+    assert_eq!(rig.truncate(VOLUME, 5, 1), Err(Refusal::Suspect));
+    let mut writer = Writer { epoch: 5, last: 1, last_epoch: 1, ..writer };
+    writer.append(&mut rig, vec![RecordOp::EpochStart]);
+    assert_eq!(rig.refused(), Refusal::Suspect);
+    rig.disk.power_cut();
+    rig.reopen_suspect();
+    assert_eq!(rig.fence(VOLUME, 4), Err(Refusal::Fenced { promised: Epoch::new(5) }));
+    let tag = rig.tag();
+    rig.host.delete_volume(tag, VOLUME);
+    assert!(rig.changed(tag).is_err_and(|error| error.contains("damaged")));
+    assert!(rig.host.is_drained());
+}
+
+#[test]
 fn after_a_quiet_while_everything_is_applied() {
     let (mut rig, mut writer) = start();
     writer.write(&mut rig, 0, 1, 1);

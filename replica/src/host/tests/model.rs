@@ -17,6 +17,9 @@ const BLOCKS: u64 = 1 << 18;
 const PLACES: u64 = 60;
 const PLACE_BLOCKS: u64 = 46 * 16 * 3 + 16;
 
+/// Slots left free on a disk that is to be full.
+const FREE_SLOTS: u64 = 24;
+
 #[derive(Clone, Copy, Debug)]
 enum Op {
     Write(BlockRange, u64),
@@ -68,6 +71,8 @@ struct Test {
     next_volume: u128,
     now_ms: u64,
     checked: u64,
+    grants: u64,
+    refusals: u64,
 }
 
 impl Test {
@@ -78,7 +83,8 @@ impl Test {
             payload_cache_bytes: [0, 65536, MIB][rng.below(3) as usize],
             map_cache_bytes: 0,
         };
-        let rig = Rig::with(seed, 96 * MIB, options);
+        // A third of them on a disk that is nearly always full.
+        let rig = Rig::with(seed, [96 * MIB, 96 * MIB, 9 * MIB][seed as usize % 3], options);
         let mut test = Self {
             rig,
             rng,
@@ -88,11 +94,33 @@ impl Test {
             next_volume: 1,
             now_ms: 0,
             checked: 0,
+            grants: 0,
+            refusals: 0,
         };
         for _ in 0..3 {
             test.create();
         }
+        if seed % 3 == 2 {
+            test.fill();
+        }
         test
+    }
+
+    /// Takes nearly all of the disk.
+    fn fill(&mut self) {
+        let mut slot = BLOCKS / 16;
+        while self.rig.host.credits().slots > FREE_SLOTS {
+            slot -= 1;
+            let value = self.next_value;
+            self.next_value += 1000;
+            let volume = &mut self.volumes[0];
+            let range = range(slot * 16, 16);
+            volume.log.push((1, Op::Write(range, value)));
+            volume.writer.write(&mut self.rig, slot * 16, 16, value);
+            volume.writer.commit_all(&mut self.rig);
+            volume.commit = volume.writer.commit;
+            volume.acked = volume.commit;
+        }
     }
 
     fn create(&mut self) {
@@ -147,13 +175,44 @@ impl Test {
             ops.push(op);
         }
         let credits = self.rig.host.credits();
-        if credits.slots < slots || credits.wal_bytes < bytes {
+        if credits.wal_bytes < bytes || credits.slots < slots && !self.reserve(at, &ops) {
             return;
         }
         let volume = &mut self.volumes[at];
         volume.log.extend(ops.into_iter().map(|op| (volume.writer.epoch, op)));
         volume.writer.commit = volume.commit;
         volume.writer.append(&mut self.rig, records);
+    }
+
+    /// Whether all of `ops` can have space when it is looked for.
+    fn reserve(&mut self, at: usize, ops: &[Op]) -> bool {
+        if !self.rng.one_in(4) {
+            return false;
+        }
+        let id = self.volumes[at].writer.volume;
+        let mut granted = Vec::new();
+        for op in ops {
+            let Op::Write(range, _) = op else { continue };
+            let (tag, yes) = self.rig.reserve(id, *range);
+            if !yes {
+                self.refusals += 1;
+                for (tag, range) in granted {
+                    self.rig.host.unreserve(tag, id, range);
+                }
+                return false;
+            }
+            granted.push((tag, *range));
+        }
+        self.grants += 1;
+        let bytes: u64 = granted.iter().map(|(_, range)| range.bytes()).sum();
+        // Time went by; what was granted stays ours.
+        if self.rig.host.credits().wal_bytes < bytes {
+            for (tag, range) in granted {
+                self.rig.host.unreserve(tag, id, range);
+            }
+            return false;
+        }
+        true
     }
 
     fn commit(&mut self) {
@@ -344,7 +403,7 @@ impl Test {
     }
 }
 
-fn run(seed: u64, lives: u64, steps: u64) -> u64 {
+fn run(seed: u64, lives: u64, steps: u64) -> Sums {
     let mut test = Test::new(seed);
     for _ in 0..lives {
         for _ in 0..steps / 2 + test.rng.below(steps) {
@@ -364,7 +423,15 @@ fn run(seed: u64, lives: u64, steps: u64) -> u64 {
         assert_eq!((host.nodes.used(), host.space.reserved), (0, 0));
     }
     test.rig.crash();
-    test.checked
+    Sums { checked: test.checked, grants: test.grants, refusals: test.refusals }
+}
+
+/// What a run has seen.
+#[derive(Debug, Default)]
+struct Sums {
+    checked: u64,
+    grants: u64,
+    refusals: u64,
 }
 
 /// Seeds of one run; a longer one sets HOLDFAST_SEEDS to a range like `0..1000`.
@@ -377,10 +444,13 @@ fn a_host_does_what_the_model_does() {
         let (first, last) = range.split_once("..").unwrap();
         first.parse().unwrap()..last.parse().unwrap()
     });
-    let mut checked = 0;
+    let mut sums = Sums::default();
     for seed in seeds {
         eprintln!("seed {seed}");
-        checked += run(seed, 4, 400);
+        let one = run(seed, 4, 400);
+        sums.checked += one.checked;
+        sums.grants += one.grants;
+        sums.refusals += one.refusals;
     }
-    assert!(checked > 100_000, "only {checked} blocks were compared");
+    assert!(sums.checked > 100_000 && sums.grants > 10 && sums.refusals > 10, "{sums:?}");
 }

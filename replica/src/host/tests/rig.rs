@@ -146,7 +146,7 @@ impl Rig {
     pub(super) fn changed(&mut self, tag: Tag) -> Result<(), String> {
         self.wait(|event| match event {
             Event::VolumeChanged { tag: t, result } if *t == tag => {
-                Some(result.as_ref().map(|()| ()).map_err(ToString::to_string))
+                Some(result.as_ref().copied().map_err(ToString::to_string))
             }
             _ => None,
         })
@@ -255,6 +255,18 @@ impl Rig {
         let options = self.options.clone();
         let (host, report) = Host::open(&mut self.disk, BufPool::new(0), options).unwrap();
         assert!(!report.suspect, "{}", report.end);
+        self.host = host;
+        self.check_store();
+    }
+
+    /// As [`Self::reopen`], of a log that is damaged.
+    pub(super) fn reopen_suspect(&mut self) {
+        self.events.clear();
+        self.acks.clear();
+        self.queue = IoQueue::new();
+        let options = self.options.clone();
+        let (host, report) = Host::open(&mut self.disk, BufPool::new(0), options).unwrap();
+        assert!(report.suspect, "{}", report.end);
         self.host = host;
         self.check_store();
     }
