@@ -1,6 +1,7 @@
 //! Asks the API of a running node.
 
 use crate::types::Status;
+use holdfast_io::net::{Address, Stream};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::{Request, StatusCode, body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
@@ -10,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
-use tokio::{net::UnixStream, time::timeout};
+use tokio::time::timeout;
 
 /// Longest wait for an answer; a node that is alive answers in milliseconds.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -21,7 +22,7 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// No node listens.
-    #[error("no node answers at {}; is `holdfast` running on this data directory? ({source})", socket.display())]
+    #[error("no node answers; is `holdfast` running on this data directory? ({source})")]
     NotRunning {
         /// The API's socket.
         socket: PathBuf,
@@ -44,7 +45,7 @@ pub async fn status(socket: &Path) -> Result<Status, ClientError> {
 }
 
 async fn get<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T, ClientError> {
-    let stream = UnixStream::connect(socket)
+    let stream = Stream::connect(&Address::Unix(socket.to_owned()))
         .await
         .map_err(|source| ClientError::NotRunning { socket: socket.to_owned(), source })?;
     let no_answer = |reason: String| ClientError::NoAnswer { socket: socket.to_owned(), reason };
@@ -57,7 +58,7 @@ async fn get<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T, Client
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-async fn exchange(stream: UnixStream, path: &str) -> Result<Bytes, BoxError> {
+async fn exchange(stream: Stream, path: &str) -> Result<Bytes, BoxError> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let request = Request::get(path).header("host", "holdfast").body(Empty::<Bytes>::new())?;
     let answer = async {

@@ -1,8 +1,9 @@
 //! Server and client over a real socket.
 
 use holdfast_api::{client, server, types::Status};
+use holdfast_io::net::{Address, Listener};
 use std::{future::Future, pin::Pin, sync::Arc};
-use tokio::{net::UnixListener, sync::oneshot};
+use tokio::sync::oneshot;
 
 struct Fixed(Option<Status>);
 
@@ -25,7 +26,7 @@ fn sample() -> Status {
 async fn ask(answer: Option<Status>) -> Result<Status, client::ClientError> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(holdfast_api::SOCKET_NAME);
-    let listener = UnixListener::bind(&path).unwrap();
+    let listener = Listener::bind(&Address::Unix(path.clone())).await.unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
     let until = async move { stopped.await.unwrap_or(()) };
     let serving = tokio::spawn(server::serve(listener, Arc::new(Fixed(answer)), until));

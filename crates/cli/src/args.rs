@@ -151,7 +151,7 @@ pub(crate) struct ServeArgs {
     capacity: Option<ByteSize>,
 
     /// Faults to inject below the store, for tests.
-    #[arg(long, hide = true, env = "HOLDFAST_FAULT")]
+    #[arg(long, hide = true, env = holdfast_io::fault::FAULTS_ENV)]
     fault: Option<String>,
 }
 

@@ -13,7 +13,7 @@ mod wal;
 
 use args::{Cli, Command, ReplicaCommand, WalCommand};
 use clap::Parser;
-use std::process::ExitCode;
+use std::{io::IsTerminal, process::ExitCode};
 use tracing_subscriber::EnvFilter;
 
 /// Worker threads of the control plane: handshakes, API, signals. Data has shards of its own.
@@ -22,7 +22,11 @@ const CONTROL_THREADS: usize = 1;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let log = EnvFilter::try_from_env("HOLDFAST_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(log).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(log)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")

@@ -1,9 +1,13 @@
 //! Runs a node in the foreground, and tells a newcomer what to do with it.
 
 use bytesize::ByteSize;
+use holdfast_io::net::Address;
 use holdfast_node::{Config, Ready};
 use std::{io::Write, process::ExitCode};
 use tokio::signal::unix::{SignalKind, signal};
+
+/// signal(7); the same number on every architecture that we build for.
+const SIGXFSZ: i32 = 25;
 
 /// Serves until a signal; a second one ends the process at once, which loses
 /// nothing that was acknowledged.
@@ -11,6 +15,8 @@ pub(crate) async fn run(config: Config) -> Result<ExitCode, String> {
     let cannot = |error: std::io::Error| format!("cannot handle signals: {error}");
     let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
+    // A limit on file size then fails one write instead of killing the process.
+    let _limit = signal(SignalKind::from_raw(SIGXFSZ)).map_err(cannot)?;
     let (stop, stopped) = tokio::sync::oneshot::channel();
     tokio::spawn(async move {
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
@@ -38,16 +44,16 @@ fn greeting(ready: &Ready) -> String {
     let volume = &ready.volume;
     let size = ByteSize(ready.size_bytes);
     let verb = if ready.created { "created" } else { "opened" };
-    let unix = format!("nbd+unix:///{volume}?socket={}", ready.nbd_socket.display());
-    let tcp = ready.nbd.map(|address| format!("nbd://{address}/{volume}"));
-    let uri = tcp.as_deref().unwrap_or(&unix);
-    let attach = match ready.nbd {
-        Some(address) => {
+    let uris: Vec<String> = ready.nbd.iter().rev().map(|address| uri(address, volume)).collect();
+    let uri = &uris[0];
+    let attach = match &ready.nbd[ready.nbd.len() - 1] {
+        Address::Tcp(address) => {
             format!("nbd-client {} {} /dev/nbd0 -N {volume}", address.ip(), address.port())
         }
-        None => format!("nbd-client -unix {} /dev/nbd0 -N {volume}", ready.nbd_socket.display()),
+        Address::Unix(path) => {
+            format!("nbd-client -unix {} /dev/nbd0 -N {volume}", path.display())
+        }
     };
-    let both = tcp.iter().chain([&unix]).cloned().collect::<Vec<_>>();
     format!(
         "\
 volume {volume} ({size}) {verb} in {dir}; disk I/O: {backend}
@@ -65,9 +71,17 @@ ready {ready_uris}
         dir = ready.data_dir.display(),
         backend = ready.backend,
         size_bytes = ready.size_bytes,
-        serving = both.join("\n            "),
-        ready_uris = both.join(" "),
+        serving = uris.join("\n            "),
+        ready_uris = uris.join(" "),
     )
+}
+
+/// NBD URI specification, "unix sockets" and "TCP".
+fn uri(address: &Address, volume: &str) -> String {
+    match address {
+        Address::Tcp(address) => format!("nbd://{address}/{volume}"),
+        Address::Unix(path) => format!("nbd+unix:///{volume}?socket={}", path.display()),
+    }
 }
 
 #[cfg(test)]
@@ -78,8 +92,10 @@ mod tests {
     fn the_last_line_is_for_programs() {
         let ready = Ready {
             data_dir: "./holdfast-data".into(),
-            nbd: Some("127.0.0.1:10809".parse().unwrap()),
-            nbd_socket: "./holdfast-data/nbd.sock".into(),
+            nbd: vec![
+                Address::Unix("./holdfast-data/nbd.sock".into()),
+                Address::Tcp("127.0.0.1:10809".parse().unwrap()),
+            ],
             volume: "demo".into(),
             size_bytes: 1 << 30,
             created: true,

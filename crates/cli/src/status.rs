@@ -28,7 +28,7 @@ fn table(status: &Status) -> String {
         let health = disk.failure.as_deref().unwrap_or("healthy");
         let free = ByteSize(disk.free_bytes);
         let _ = writeln!(out, "\ndisk {} ({})", disk.path, disk.id);
-        let _ = writeln!(out, "  state     {health}, {free} free");
+        let _ = writeln!(out, "  state     {health}, {free} ready for data");
         let _ = writeln!(out, "  I/O       {}", disk.backend);
         let recovery = &disk.recovery;
         let _ = writeln!(

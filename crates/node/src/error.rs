@@ -40,14 +40,12 @@ pub enum NodeError {
         path: PathBuf,
     },
     /// A listener could not be bound.
-    #[error("cannot listen on {address}: {source}; {remedy}")]
+    #[error("{source} ({option})")]
     Listen {
-        /// The address or socket path.
-        address: String,
-        /// What the system said.
+        /// What was tried, what the system said, what to do.
         source: io::Error,
-        /// What to do.
-        remedy: String,
+        /// The option that chooses another address.
+        option: &'static str,
     },
     /// The catalogue cannot be read or written.
     #[error("the catalogue {} cannot be used: {reason}", path.display())]

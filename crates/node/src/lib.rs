@@ -11,7 +11,6 @@ mod config;
 mod data_dir;
 mod error;
 mod exports;
-mod listen;
 mod node;
 mod serve;
 mod status;

@@ -4,20 +4,21 @@ use crate::{
     Config, DataDir, DiskConfig, NodeError, VolumeConfig,
     catalogue_file::CatalogueFile,
     exports::ExportList,
-    listen::{self, Listener, UnixSocket},
     serve::{self, Acceptor},
     status::StatusService,
 };
 use holdfast_engine::runtime::{
     AttachVolume, DiskParts, Shard, ShardHandle, ShardParts, SpawnError,
 };
-use holdfast_io::{BufPool, DirLock, crashsafe, fault};
+use holdfast_io::{
+    BufPool, DirLock, crashsafe, fault,
+    net::{Address, Listener},
+};
 use holdfast_meta::{Catalogue, Command, Member, Outcome, Volume};
 use holdfast_replica::{FormatOptions, Host, HostError, HostOptions, NewVolume};
 use holdfast_types::{BLOCK_BYTES, DiskId, HistoryId, NodeId, ReplicaId, VolumeId};
 use std::{
     future::Future,
-    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Instant,
@@ -38,10 +39,8 @@ const MAP_CACHE_BYTES: u64 = 64 << 20;
 pub struct Ready {
     /// The data directory.
     pub data_dir: PathBuf,
-    /// The NBD address, if TCP is on.
-    pub nbd: Option<SocketAddr>,
-    /// The NBD unix socket.
-    pub nbd_socket: PathBuf,
+    /// Where NBD is served: the unix socket, then TCP if it is on.
+    pub nbd: Vec<Address>,
     /// The volume.
     pub volume: String,
     /// Its size.
@@ -63,15 +62,14 @@ pub async fn run(
     let mut catalogue = CatalogueFile::open(data.join("catalogue"))?;
     check_geometry(catalogue.catalogue(), &config.volume)?;
 
-    let tcp = match config.nbd {
-        Some(address) => Some(listen::tcp(address).await?),
-        None => None,
-    };
-    let nbd_path = config.nbd_socket.clone().unwrap_or_else(|| data.join("nbd.sock"));
-    let mut unix = UnixSocket::bind(nbd_path).await?;
-    let mut api = UnixSocket::bind(data.join(holdfast_api::SOCKET_NAME)).await?;
-    let bound = tcp.as_ref().and_then(|listener| listener.local_addr().ok());
-    if let Some(address) = bound.filter(|address| !address.ip().is_loopback()) {
+    let unix = config.nbd_socket.clone().unwrap_or_else(|| data.join("nbd.sock"));
+    let mut nbd = vec![listen(&Address::Unix(unix), "--nbd-socket").await?];
+    if let Some(address) = config.nbd {
+        nbd.push(listen(&Address::Tcp(address), "--nbd").await?);
+    }
+    let api = listen(&Address::Unix(data.join(holdfast_api::SOCKET_NAME)), "--data-dir").await?;
+    let addresses: Vec<Address> = nbd.iter().map(|l| l.local_addr().clone()).collect();
+    for address in addresses.iter().filter(|address| !address.is_local()) {
         tracing::warn!(%address, "NBD has no authentication: whoever reaches this address can read and write every volume");
     }
 
@@ -98,13 +96,10 @@ pub async fn run(
     let (stopping, stopped) = watch::channel(false);
     let acceptor = Acceptor::new(shard.clone(), exports, stopped.clone());
     let mut tasks = tokio::task::JoinSet::new();
-    if let Some(listener) = tcp {
-        tasks.spawn(acceptor.clone().accept(Listener::Tcp(listener)));
+    for listener in nbd {
+        tasks.spawn(acceptor.clone().accept(listener));
     }
-    if let Some(listener) = unix.take() {
-        tasks.spawn(acceptor.clone().accept(Listener::Unix(listener)));
-    }
-    let listeners = serve::uris(bound, unix.path());
+    let listeners = addresses.iter().map(serve::uri).collect();
     let service = StatusService::new(
         shard.clone(),
         catalogue.catalogue().clone(),
@@ -112,24 +107,19 @@ pub async fn run(
         listeners,
         took,
     );
-    if let Some(listener) = api.take() {
-        let until = serve::until_stopped(stopped);
-        tasks.spawn(async move {
-            if let Err(error) =
-                holdfast_api::server::serve(listener, Arc::new(service), until).await
-            {
-                tracing::error!(%error, "the management API stopped");
-            }
-        });
-    }
+    let until = serve::until_stopped(stopped);
+    tasks.spawn(async move {
+        if let Err(error) = holdfast_api::server::serve(api, Arc::new(service), until).await {
+            tracing::error!(%error, "the management API stopped");
+        }
+    });
 
     let Some(served) = catalogue.catalogue().by_name(&config.volume.name) else {
         unreachable!("the volume was found or created above");
     };
     on_ready(&Ready {
         data_dir: config.data_dir.clone(),
-        nbd: bound,
-        nbd_socket: unix.path().to_owned(),
+        nbd: addresses,
         volume: served.name.to_string(),
         size_bytes: served.size_bytes,
         created,
@@ -162,6 +152,10 @@ fn check_geometry(catalogue: &Catalogue, wanted: &VolumeConfig) -> Result<(), No
         name: held.name.to_string(),
         held: format!("{} bytes in blocks of {}", held.size_bytes, held.logical_block_bytes),
     })
+}
+
+async fn listen(address: &Address, option: &'static str) -> Result<Listener, NodeError> {
+    Listener::bind(address).await.map_err(|source| NodeError::Listen { source, option })
 }
 
 /// Makes the disk's directory if it is to be one and is not there, and locks it.

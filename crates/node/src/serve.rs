@@ -1,14 +1,12 @@
 //! Accepts NBD connections: haggling runs here, on the control plane, and the
 //! socket then moves to its volume's shard for good.
 
-use crate::{exports::ExportList, listen::Listener};
+use crate::exports::ExportList;
 use holdfast_engine::runtime::{Shard, ShardHandle};
-use holdfast_frontend::nbd::{self, Connections, Detached, Limits, Negotiated, Stream};
+use holdfast_frontend::nbd::{self, Connections, Limits, Negotiated};
+use holdfast_io::net::{Address, Detached, Listener, Stream};
 use holdfast_types::VolumeId;
-use std::{
-    cell::RefCell, collections::BTreeMap, net::SocketAddr, path::Path, sync::Arc,
-    time::Duration,
-};
+use std::{cell::RefCell, collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 /// Connections at a time, all volumes together: with the bound on what each may
@@ -48,7 +46,7 @@ impl Acceptor {
                 () = until_stopped(self.stopped.clone()) => return,
                 (accepted, slot) = next => match (accepted, slot) {
                     (Ok((stream, peer)), Some(slot)) => {
-                        tokio::spawn(self.clone().connection(stream, peer, slot));
+                        tokio::spawn(self.clone().connection(stream, peer.to_string(), slot));
                     }
                     (Err(error), _) => {
                         tracing::warn!(%error, "cannot accept an NBD connection");
@@ -131,8 +129,10 @@ pub(crate) async fn until_stopped(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
-/// What the listeners are called.
-pub(crate) fn uris(tcp: Option<SocketAddr>, unix: &Path) -> Vec<String> {
-    let tcp = tcp.map(|address| format!("nbd://{address}"));
-    tcp.into_iter().chain([format!("nbd+unix://?socket={}", unix.display())]).collect()
+/// The URI of an NBD listener, without a volume's name.
+pub(crate) fn uri(address: &Address) -> String {
+    match address {
+        Address::Tcp(address) => format!("nbd://{address}"),
+        Address::Unix(path) => format!("nbd+unix://?socket={}", path.display()),
+    }
 }

@@ -14,8 +14,8 @@
 //! *Stopping.* [`Connections::stop`] makes every connection finish what it has
 //! begun and close.
 
-use super::stream::{Hangup, Stream};
 use holdfast_block::Session;
+use holdfast_io::net::{Hangup, Stream};
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,

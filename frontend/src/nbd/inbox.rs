@@ -2,8 +2,8 @@
 //! small write is copied from here once, that of a large one is read straight
 //! into the buffers that go to disk.
 
-use super::stream::Stream;
 use holdfast_block::Payload;
+use holdfast_io::net::Stream;
 use smallvec::SmallVec;
 use std::io::{self, IoSliceMut};
 

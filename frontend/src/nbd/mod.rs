@@ -4,7 +4,8 @@
 //! control plane's runtime over any byte stream and ends with [`Negotiated`]:
 //! which export, which message format. The *transmission* ([`serve`]) runs on the
 //! shard of that volume, beside its engine, until the client leaves. Between the
-//! two the socket changes threads: [`Stream::detach`], then [`Detached::attach`].
+//! two the socket changes threads: [`Stream::detach`](holdfast_io::net::Stream::detach),
+//! then [`Detached::attach`](holdfast_io::net::Detached::attach).
 //!
 //! ```text
 //! listener ─ Stream ─ negotiate(&mut stream, &exports, &limits) ─ Negotiated
@@ -33,7 +34,6 @@ pub mod proto;
 pub mod reply;
 pub mod request;
 mod serve;
-mod stream;
 
 pub use connections::Connections;
 pub use constraints::Constraints;
@@ -43,4 +43,3 @@ pub use inflight::{IN_FLIGHT_BYTES_MAX, IN_FLIGHT_REQUESTS_MAX};
 pub use negotiate::{Limits, Negotiated, negotiate};
 pub use proto::PAYLOAD_BYTES_MAX;
 pub use serve::{End, serve};
-pub use stream::{Detached, Stream};

@@ -10,7 +10,7 @@
 //! read, and only its own client waits.
 
 use super::{
-    Connections, Negotiated, Stream,
+    Connections, Negotiated,
     connections::Membership,
     failure::{explain, refusal},
     inbox::{Filling, Inbox, Received},
@@ -19,13 +19,15 @@ use super::{
     proto::Errno,
     reply::{Echo, Encoder},
     request::{Command, Rules, Verdict},
-    stream::Hangup,
 };
 use holdfast_block::{
     BlockDevice, Completion, Context as RequestContext, Op, Payload, Priority, Reply, Request,
     Segments, Session,
 };
-use holdfast_io::{Buf, BufPool};
+use holdfast_io::{
+    Buf, BufPool,
+    net::{Hangup, Stream},
+};
 use holdfast_types::RECORD_BYTES_MAX;
 use std::{
     io,

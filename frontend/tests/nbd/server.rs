@@ -4,10 +4,12 @@
 use crate::device::MemoryDevice;
 use holdfast_block::{BlockDevice, Geometry};
 use holdfast_frontend::nbd::{
-    Connections, Detached, End, Export, Exports, HandshakeEnd, Limits, Negotiated, Stream,
-    negotiate, serve,
+    Connections, End, Export, Exports, HandshakeEnd, Limits, Negotiated, negotiate, serve,
 };
-use holdfast_io::BufPool;
+use holdfast_io::{
+    BufPool,
+    net::{Detached, Stream},
+};
 use std::{
     net::SocketAddr,
     path::PathBuf,

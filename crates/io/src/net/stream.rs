@@ -5,6 +5,7 @@
 //! says when to try again: after a short read or write its readiness is cleared
 //! without the extra system call that would have answered `EAGAIN`.
 
+use super::Address;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use std::{
     io::{self, IoSlice, IoSliceMut},
@@ -70,6 +71,20 @@ macro_rules! each {
 }
 
 impl Stream {
+    /// Connects to `address`.
+    ///
+    /// # Errors
+    /// What the system says, with the address.
+    pub async fn connect(address: &Address) -> io::Result<Self> {
+        let connected = match address {
+            Address::Tcp(address) => TcpStream::connect(address).await.and_then(Self::tcp),
+            Address::Unix(path) => UnixStream::connect(path).await.map(Self::unix),
+        };
+        connected.map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot connect to {address}: {error}"))
+        })
+    }
+
     /// A TCP connection: small messages leave at once, and a peer that vanished
     /// is noticed within about a minute and a half.
     pub fn tcp(stream: TcpStream) -> io::Result<Self> {
@@ -209,5 +224,59 @@ impl AsyncWrite for Stream {
             Inner::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Inner::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::Listener;
+    use rustix::net::sockopt;
+    use tempfile::tempdir;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+    }
+
+    /// Bytes both ways: accepted in one runtime, served in another on another
+    /// thread, written as a vector, the end of the stream seen.
+    async fn echo_across_runtimes(address: Address) {
+        let listener = Listener::bind(&address).await.unwrap();
+        let (client, accepted) =
+            tokio::join!(Stream::connect(listener.local_addr()), listener.accept());
+        let served = accepted.unwrap().0.detach().unwrap();
+        let mut client = client.unwrap();
+        if matches!(address, Address::Tcp(_)) {
+            assert!(sockopt::tcp_nodelay(&client).unwrap());
+        }
+        client.write_all(b"holdfast").await.unwrap();
+        client.shutdown().await.unwrap();
+        let server = std::thread::spawn(move || {
+            runtime().block_on(async {
+                let mut stream = served.attach().unwrap();
+                assert_eq!(stream.hangup(), Hangup::Half, "the client will send no more");
+                let mut all = Vec::new();
+                stream.read_to_end(&mut all).await.unwrap();
+                let (left, right) = all.split_at(3);
+                let slices = [IoSlice::new(left), IoSlice::new(right)];
+                assert_eq!(stream.write_vectored(&slices).unwrap(), all.len());
+            });
+        });
+        let mut back = Vec::new();
+        client.read_to_end(&mut back).await.unwrap();
+        assert_eq!(back, b"holdfast");
+        server.join().unwrap();
+    }
+
+    #[test]
+    fn tcp_streams_move_between_runtimes() {
+        runtime().block_on(echo_across_runtimes("127.0.0.1:0".parse().unwrap()));
+    }
+
+    #[test]
+    fn unix_streams_move_between_runtimes() {
+        let dir = tempdir().unwrap();
+        runtime().block_on(echo_across_runtimes(Address::Unix(dir.path().join("socket"))));
     }
 }
