@@ -425,7 +425,7 @@ fn a_damaged_log_does_not_vote_but_its_promises_count() {
     let tag = rig.tag();
     rig.host.delete_volume(tag, VOLUME);
     assert!(rig.changed(tag).is_err_and(|error| error.contains("damaged")));
-    assert!(rig.host.is_drained());
+    rig.drain();
 }
 
 #[test]
