@@ -9,6 +9,7 @@ use super::{
     Event, Host, HostError, NewVolume, Tag,
     log::{Step, VolumeLog},
     meta::{Body, Meta},
+    round::Phase,
     volume::{VolIx, Volume},
 };
 use crate::store::VolumeState;
@@ -184,7 +185,6 @@ impl Host {
             What::Delete => {
                 if let Some(volume) = self.volumes[control.volume.0 as usize].as_mut() {
                     volume.deleted = Some(entry);
-                    self.to_reap += 1;
                 }
             }
         }
@@ -211,16 +211,12 @@ impl Host {
         volume.log.step(Step::Truncate(last));
     }
 
-    /// Forgets replicas whose deletion is in the WAL. Not while a round applies:
-    /// its writes and pins are in flight.
+    /// Forgets replicas whose deletion is durable; a checkpoint that shows it must
+    /// not come before. Not while a round applies: its writes and pins are in flight.
     pub(super) fn reap(&mut self) {
-        if std::mem::take(&mut self.to_reap) == 0 {
-            return;
-        }
-        for at in 0..self.volumes.len() {
-            let Some(volume) = self.volumes[at].as_ref() else { continue };
-            let Some(entry) = volume.deleted else { continue };
-            let Some(mut volume) = self.volumes[at].take() else { continue };
+        while let Some(Control { tag, volume: at, .. }) = self.deletions.pop() {
+            let Some(mut volume) = self.volumes[at.0 as usize].take() else { continue };
+            let Some(entry) = volume.deleted else { unreachable!("it was logged") };
             let settled = volume.log.settled();
             while let Some((lsn, record)) = volume.log.pop() {
                 self.space.hold_fresh(entry, &record);
@@ -231,12 +227,7 @@ impl Host {
             volume.index.clear(&mut self.nodes);
             self.by_id.remove(&volume.id);
             self.store.remove_volume(volume.id);
-            let (waiting, answered): (Vec<_>, Vec<_>) =
-                self.deletions.drain(..).partition(|control| control.volume.0 as usize != at);
-            self.deletions = waiting;
-            for control in answered {
-                self.events.push(Event::VolumeChanged { tag: control.tag, result: Ok(()) });
-            }
+            self.events.push(Event::VolumeChanged { tag, result: Ok(()) });
         }
     }
 
@@ -256,8 +247,12 @@ impl Host {
                 self.events.push(Event::VolumeChanged { tag, result: Ok(()) });
             }
             // Confirmed when its name can be used again.
-            What::Delete if self.volume(control.volume).is_some() => self.deletions.push(control),
-            What::Delete => self.events.push(Event::VolumeChanged { tag, result: Ok(()) }),
+            What::Delete => {
+                self.deletions.push(control);
+                if self.round.phase != Phase::Applying {
+                    self.reap();
+                }
+            }
         }
     }
 

@@ -341,9 +341,8 @@ pub struct Host {
     carry: Carry,
     /// Controls that a checkpoint makes durable (damaged log).
     by_checkpoint: Vec<Control>,
-    /// Deletions that are durable, of replicas that are still being applied.
+    /// Deletions that are durable, of replicas that are still here.
     deletions: Vec<Control>,
-    to_reap: u32,
 
     waiting: Vec<Waiting>,
     woken: Vec<Waiting>,

@@ -74,7 +74,6 @@ impl Host {
             carry: Carry::default(),
             by_checkpoint: Vec::new(),
             deletions: Vec::new(),
-            to_reap: 0,
             waiting: Vec::new(),
             woken: Vec::new(),
             acks_due: Vec::new(),

@@ -147,7 +147,9 @@ impl Host {
                 Phase::Barrier(entry) if self.wal.durable() >= entry => self.begin_checkpoint(),
                 Phase::Barrier(_) => {}
             }
-            if self.round.phase != Phase::Applying {
+            // Behind the barrier nothing may change that the checkpoint says: a
+            // deletion that is logged now may not be durable when it begins.
+            if !matches!(self.round.phase, Phase::Applying | Phase::Barrier(_)) {
                 self.reap();
             }
             if self.round.phase == before {

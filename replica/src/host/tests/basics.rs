@@ -2,7 +2,7 @@
 //! applied, and after a restart; and what must be refused is.
 
 use super::{
-    super::{Event, ReadError},
+    super::{Event, ReadError, round::Phase},
     rig::{MIB, Rig, Writer, data, history, options, range, write_op},
 };
 use holdfast_io::BufPool;
@@ -522,4 +522,28 @@ fn a_large_discard_is_charged_for_the_memory_it_takes() {
     rig.drain();
     assert_eq!(rig.host.counts.unapplied, 0);
     assert_eq!(rig.host.nodes.used(), 0);
+}
+
+#[test]
+fn a_deletion_logged_behind_the_barrier_is_not_in_that_checkpoint() {
+    let (mut rig, mut writer) = start();
+    let other = VolumeId::from_u128(6);
+    rig.create(other, 64);
+    writer.write(&mut rig, 0, 4, 1);
+    writer.commit_all(&mut rig);
+    rig.host.drain();
+    while !matches!(rig.host.round.phase, Phase::Barrier(_)) {
+        // Something is always on its way to the log, so that the barrier is seen.
+        writer.write(&mut rig, 8, 1, 2);
+        rig.turn();
+    }
+    let tag = rig.tag();
+    rig.host.delete_volume(tag, other);
+    while matches!(rig.host.round.phase, Phase::Barrier(_)) {
+        assert!(rig.host.store.volume(other).is_some(), "gone before the deletion is durable");
+        rig.turn();
+    }
+    rig.changed(tag).unwrap();
+    rig.crash();
+    assert_eq!(rig.host.volumes().len(), 1);
 }

@@ -5,11 +5,11 @@
 use super::{
     super::{Event, HostOptions, Tag},
     disk::Rng,
-    rig::{MIB, Rig, Writer, range, values, write_op},
+    rig::{MIB, Rig, Writer, history, range, values, write_op},
 };
 use holdfast_io::BufPool;
 use holdfast_types::{BlockRange, Epoch, Lsn, VolumeId};
-use holdfast_wire::RecordOp;
+use holdfast_wire::{Fence, RecordOp, Truncate};
 
 /// Blocks of a volume: its map has more leaves than the cache holds.
 const BLOCKS: u64 = 1 << 18;
@@ -321,7 +321,37 @@ impl Test {
         self.rig.host.advance_commit(id, Lsn::new(volume.commit));
     }
 
+    /// Starts something that the crash will meet half done.
+    fn begin_something(&mut self) {
+        let at = self.some_volume();
+        let tag = self.rig.tag();
+        let volume = &mut self.volumes[at];
+        let id = volume.writer.volume;
+        match self.rng.below(8) {
+            0 => self.rig.host.delete_volume(tag, id),
+            1 | 2 => {
+                volume.writer.epoch += 1;
+                let epoch = Epoch::new(volume.writer.epoch);
+                self.rig.host.fence(tag, &Fence { volume: id, history: history(), epoch });
+            }
+            3 | 4 => {
+                volume.writer.epoch += 1;
+                let last = self.rig.fence(id, volume.writer.epoch).unwrap().last_lsn.get();
+                let keep = volume.commit + self.rng.below(last - volume.commit + 1);
+                volume.acked = volume.acked.min(keep);
+                self.rig.acks.remove(&id);
+                let (epoch, last) = (Epoch::new(volume.writer.epoch), Lsn::new(keep));
+                self.rig.host.truncate(tag, &Truncate { volume: id, epoch, last });
+            }
+            _ => {}
+        }
+        for _ in 0..self.rng.below(8) {
+            self.rig.turn();
+        }
+    }
+
     fn crash(&mut self) {
+        self.begin_something();
         match self.rng.below(3) {
             0 => {
                 self.rig.disk.kill();
@@ -330,6 +360,11 @@ impl Test {
             _ => self.rig.crash(),
         }
         self.reads.clear();
+        let here: Vec<_> = self.rig.host.volumes().iter().map(|report| report.volume).collect();
+        self.volumes.retain(|volume| here.contains(&volume.writer.volume));
+        while self.volumes.len() < 3 {
+            self.create();
+        }
         for at in 0..self.volumes.len() {
             let stays_detached = self.rng.one_in(8);
             if !stays_detached || self.rng.one_in(2) {
@@ -393,7 +428,7 @@ impl Test {
                 let at = self.some_volume();
                 self.take_over(at, true);
             }
-            207 if self.rng.one_in(4) => self.delete_one(),
+            207 if self.rng.one_in(2) => self.delete_one(),
             _ => self.rig.turn(),
         }
         self.check_reads();
