@@ -11,7 +11,7 @@
 
 use super::{
     Host, HostError, HostOptions, RecoveryReport,
-    append::{Counts, PayloadCache},
+    cache::{Counts, PayloadCache},
     carry::Carry,
     control::blank_state,
     log::{LogOp, LogRecord, Logged, VolumeLog},

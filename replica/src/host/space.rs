@@ -14,7 +14,7 @@
 
 use super::{
     Credits, Event, Host, Tag,
-    append::Counts,
+    cache::Counts,
     log::{LogOp, LogRecord},
     round::Phase,
     volume::VolIx,
