@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 
 /// Entries of the list of droppable payloads before it is first swept.
 const CACHE_SWEEP_MIN: usize = 4096;
+
 /// Payload of unapplied records in memory.
 #[derive(Debug)]
 pub(super) struct PayloadCache {

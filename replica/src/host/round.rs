@@ -172,7 +172,7 @@ impl Host {
     }
 
     fn round_is_wanted(&self) -> bool {
-        let Round { start, draining, idle, .. } = self.round;
+        let Round { start, draining, idle, activity_seen, .. } = self.round;
         let ring = self.wal.ring().config.ring_bytes();
         let logged = self.wal.cut().position.since(start.position);
         let short_of_ring = self.wal.free_bytes() < self.ring_capacity / RING_USED_DIVISOR
@@ -183,7 +183,7 @@ impl Host {
             || self.blocked && self.entries_since_cut > 0
             || self.store.dirty_bytes() >= self.store.dirty_limit()
             || self.space.is_wanted() && (freeing || self.has_appliable())
-            || (draining || idle) && self.has_work()
+            || (draining || idle && self.activity == activity_seen) && self.has_work()
     }
 
     /// Whether anything can be applied.
