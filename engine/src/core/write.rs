@@ -18,9 +18,6 @@ pub const UNCOMMITTED_BYTES_MAX: usize = 64 << 20;
 /// Blocks of a write for which space is asked for at a time: the largest client request.
 pub const RESERVE_BLOCKS_MAX: u64 = (32 << 20) / BLOCK_BYTES as u64;
 
-/// WAL space that a record without payload is counted with: a frame of its own.
-const BARE_RECORD_WAL_BYTES: u64 = BLOCK_BYTES as u64;
-
 /// What became of an attempt to sequence.
 enum Progress {
     /// All of it has LSNs.
@@ -71,7 +68,10 @@ impl Cut {
     /// What a replica must be able to take.
     fn cost(&self) -> Credits {
         match self.data {
-            Source::None => Credits { slots: 0, wal_bytes: BARE_RECORD_WAL_BYTES },
+            Source::None => {
+                let wal_bytes = Credits::discard_wal_bytes(self.range.count);
+                Credits { slots: 0, wal_bytes }
+            }
             Source::Payload | Source::HeadEdge | Source::TailEdge | Source::Zeroes => {
                 let per = SLOT_BLOCKS as u64;
                 let first = self.range.start.get() / per;

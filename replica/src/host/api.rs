@@ -1,7 +1,9 @@
 //! What a host is asked and what it says.
 
 use holdfast_io::{Buf, DiskError};
-use holdfast_types::{Epoch, EpochSpan, HistoryId, Lsn, ReplicaId, VolumeId};
+use holdfast_types::{
+    BLOCK_BYTES, Epoch, EpochSpan, HistoryId, Lsn, ReplicaId, SLOT_BLOCKS, VolumeId,
+};
 use holdfast_wire::{Ack, Promise, Refusal, StreamSession};
 use smallvec::SmallVec;
 
@@ -61,6 +63,18 @@ pub struct Credits {
     /// Payload bytes that the WAL takes now.
     pub wal_bytes: u64,
 }
+
+impl Credits {
+    /// What a discard of `blocks` takes of [`Self::wal_bytes`]: a frame of its own
+    /// in the log, and the memory that indexes each slot until it is applied.
+    #[must_use]
+    pub const fn discard_wal_bytes(blocks: u64) -> u64 {
+        BLOCK_BYTES as u64 + NODE_BYTES * blocks.div_ceil(SLOT_BLOCKS as u64)
+    }
+}
+
+/// Memory that an index node with its hash entry takes, rounded up.
+const NODE_BYTES: u64 = 64;
 
 /// What the host has to say.
 #[derive(Debug)]

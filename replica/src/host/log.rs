@@ -17,7 +17,7 @@
 //!
 //! All changes go through [`VolumeLog::step`], which refuses to leave this order.
 
-use super::meta::FreshSlots;
+use super::{Credits, meta::FreshSlots};
 use holdfast_io::Buf;
 use holdfast_types::{
     BLOCK_BYTES, BlockRange, DISCARD_SLOTS_MAX, Epoch, EpochSpan, HistoryId, Lsn,
@@ -96,14 +96,11 @@ impl LogOp {
         let frame = BLOCK_BYTES as u64;
         match self {
             Self::Write { range, .. } => frame + range.bytes(),
-            Self::Discard { range } => frame + NODE_CHARGE * (range.count / SLOT_BLOCKS as u64),
+            Self::Discard { range } => Credits::discard_wal_bytes(range.count),
             Self::Fresh { .. } | Self::EpochStart | Self::Resize { .. } => frame,
         }
     }
 }
-
-/// Memory that an index node with its hash entry takes, in bytes, rounded up.
-const NODE_CHARGE: u64 = 64;
 
 /// The stream that appends come on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -21,13 +21,16 @@ use super::{
     waiters::Waiter,
 };
 use crate::store::{Lookup, PhysSlot, Store};
-use holdfast_types::{BlockRange, SlotNo, VolumeId};
+use holdfast_types::{BlockRange, DISCARD_SLOTS_MAX, SLOT_BLOCKS, SlotNo, VolumeId};
 use holdfast_wal::EntryId;
 
 /// Below these credits the host says so when there is more: 32 requests of the
 /// largest size a client can send, and one of them in the WAL.
 const SHORT_SLOTS: u64 = 16384;
 const SHORT_WAL_BYTES: u64 = 32 << 20;
+
+/// The record that takes the most of the limit.
+const DISCARD_BLOCKS_MAX: u64 = DISCARD_SLOTS_MAX * SLOT_BLOCKS as u64;
 
 /// Checkpoints that a call for space outlasts before it is refused: one may have
 /// begun before what would help was freed, the next has it.
@@ -113,7 +116,11 @@ impl Host {
         let twice = self.wal.free_reserved_bytes().saturating_sub(carry + 2 * outgoing) / 2;
         let ring = self.wal.free_bytes().saturating_sub(outgoing).min(twice);
         // A block of payload takes a block of header at most.
-        let wal_bytes = limit.min(ring) / 2;
+        let mut wal_bytes = limit.min(ring) / 2;
+        if self.counts.unapplied == 0 {
+            // However small the limit, the largest record passes when it is alone.
+            wal_bytes = wal_bytes.max(Credits::discard_wal_bytes(DISCARD_BLOCKS_MAX));
+        }
         let dead = self.failed.is_some() || self.damaged;
         Credits {
             slots: if dead { 0 } else { self.space.available(&self.store) },
