@@ -277,7 +277,8 @@ impl Rig {
         let Host { volumes, by_id, nodes, .. } = &self.host;
         let covered = |id: VolumeId, block: BlockNo| {
             let Some(volume) = by_id.get(&id).and_then(|at| volumes[at.0 as usize].as_ref()) else {
-                return false;
+                // Being removed: an apply may have been under way when it was deleted.
+                return true;
             };
             let mut chain = volume.index.chain(nodes, block.slot());
             chain.any(|(_, mask)| mask & (1 << block.index_in_slot()) != 0)
