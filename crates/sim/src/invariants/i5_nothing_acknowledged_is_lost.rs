@@ -70,3 +70,11 @@ pub fn check_acked(volume: &VolumeModel, last: Lsn) -> Result<(), Violation> {
         format!("{}: the log ends at LSN {last}, {} was acknowledged", volume.id, volume.acked)
     })
 }
+
+/// A log that is damaged below its durable mark may have lost what it
+/// acknowledged, and says so.
+pub fn check_suspected(suspect: bool, mark: u64, offset: u64) -> Result<(), Violation> {
+    ensure(I5NothingAcknowledgedIsLost, suspect, || {
+        format!("the frame at offset {offset} is damaged, durable mark {mark}, and nobody notices")
+    })
+}

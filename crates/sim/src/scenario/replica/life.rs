@@ -9,6 +9,11 @@ const LIVES: std::ops::Range<u64> = 4..9;
 const TURNS: std::ops::Range<u64> = 1..1200;
 /// Completions after the start of a life at which the power may fail early.
 const EARLY_COMPLETIONS: std::ops::Range<u64> = 0..120;
+/// Turns of work before the cuts of [`enumerate`] begin: some worlds are new, in
+/// others the log has come round.
+const WARM_UP_TURNS: std::ops::Range<u64> = 0..600;
+/// Of so many turns with cuts, one asks for a round and its checkpoint.
+const TURNS_PER_ROUND: u64 = 25;
 /// Attempts to come up, each ended by a planned fault, before giving up.
 const ATTEMPTS_MAX: u32 = 50;
 
@@ -84,6 +89,12 @@ impl World {
     }
 
     fn life(&mut self) -> Result<(), Stop> {
+        if self.rng.percent(15) {
+            self.inspect_crashed()?;
+        }
+        if self.rng.percent(8) {
+            self.damage_log()?;
+        }
         if self.rng.percent(8) {
             self.disk.set_faults(Faults { read_errors: 5_000, ..Faults::NONE });
         }
@@ -164,6 +175,9 @@ impl World {
 
     /// After a cut: recovers, perhaps through a second cut, and checks everything.
     fn after_cut(&mut self, second: bool) -> Result<(), Violation> {
+        if self.rng.percent(25) {
+            self.quietly(Self::inspect_crashed)?;
+        }
         if second {
             self.disk.power_off_after(self.rng.within(EARLY_COMPLETIONS));
         }
@@ -207,7 +221,11 @@ pub fn enumerate(
 impl World {
     fn enumerate(&mut self, turns: u64, tears: u64) -> Result<(), Violation> {
         self.come_up()?;
+        self.quietly(|world| world.work(WARM_UP_TURNS))?;
         for turn in 0..turns {
+            if turn % TURNS_PER_ROUND == 0 {
+                self.node().host.drain();
+            }
             while self.rng.percent(70) {
                 self.quietly_act()?;
             }
