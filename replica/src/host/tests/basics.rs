@@ -429,6 +429,51 @@ fn a_damaged_log_does_not_vote_but_its_promises_count() {
 }
 
 #[test]
+fn a_read_below_what_is_being_applied_sees_the_newer_version() {
+    let (mut rig, mut writer) = start();
+    writer.write(&mut rig, 0, 1, 10);
+    writer.commit_all(&mut rig);
+    rig.drain();
+    let before = writer.commit;
+    writer.write(&mut rig, 0, 1, 11);
+    writer.commit_all(&mut rig);
+    rig.disk.hold_writes = true;
+    rig.host.drain();
+    for _ in 0..1000 {
+        rig.turn();
+    }
+    assert!(rig.disk.is_writing_in_place(), "block 0 is half overwritten");
+    assert_eq!(rig.read(VOLUME, 1, before, range(0, 1)).unwrap(), [11]);
+    rig.disk.hold_writes = false;
+    rig.drain();
+    assert_eq!(rig.read(VOLUME, 1, before, range(0, 1)).unwrap(), [11]);
+}
+
+#[test]
+fn a_read_that_a_round_overtakes_is_looked_up_again() {
+    let (mut rig, mut writer) = start();
+    writer.write(&mut rig, 0, 1, 10);
+    writer.commit_all(&mut rig);
+    rig.drain();
+    let tag = rig.tag();
+    // Looked up in the map, and on its way to the disk ...
+    rig.host.read(tag, VOLUME, Epoch::new(1), Lsn::new(writer.commit), range(0, 1));
+    writer.write(&mut rig, 0, 1, 11);
+    writer.append(&mut rig, Vec::new());
+    let read = rig.hold_read();
+    rig.acked(VOLUME, writer.last);
+    writer.commit_all(&mut rig);
+    rig.drain_but_for_reads();
+    // ... which has the new block by the time that it comes.
+    rig.end(read);
+    let result = rig.wait(|event| match event {
+        Event::Read { tag: t, result } if *t == tag => Some(result.clone()),
+        _ => None,
+    });
+    assert_eq!(super::rig::values(&result.unwrap()), [11]);
+}
+
+#[test]
 fn after_a_quiet_while_everything_is_applied() {
     let (mut rig, mut writer) = start();
     writer.write(&mut rig, 0, 1, 1);

@@ -60,13 +60,22 @@ pub(super) struct TestDisk {
     files: Vec<File>,
     flights: Vec<Flight>,
     available: u64,
-    /// The next write to the file of this name fails.
+    /// Writes to the file of this name fail.
     pub(super) fail_write: Option<&'static str>,
+    /// Writes that are not to be durable at once stay in flight.
+    pub(super) hold_writes: bool,
 }
 
 impl TestDisk {
     pub(super) fn new(seed: u64, available: u64) -> Self {
-        Self { rng: Rng(seed), files: Vec::new(), flights: Vec::new(), available, fail_write: None }
+        Self {
+            rng: Rng(seed),
+            files: Vec::new(),
+            flights: Vec::new(),
+            available,
+            fail_write: None,
+            hold_writes: false,
+        }
     }
 
     /// The power goes and comes back.
@@ -176,6 +185,11 @@ impl TestDisk {
         }
     }
 
+    /// Whether an apply is writing in place.
+    pub(super) fn is_writing_in_place(&self) -> bool {
+        self.flights.iter().any(|flight| is_held(&flight.op) && flight.begun)
+    }
+
     /// Lets a random write take effect in part before it ends.
     fn begin_some(&mut self) {
         let at = self.rng.below(self.flights.len() as u64) as usize;
@@ -196,10 +210,17 @@ impl TestDisk {
         }
         self.begin_some();
         let at = self.rng.below(self.flights.len() as u64) as usize;
+        if self.hold_writes && is_held(&self.flights[at].op) {
+            return;
+        }
         let Flight { token, op, .. } = self.flights.remove(at);
         let result = self.execute(op);
         done.push(Completion { token, result });
     }
+}
+
+fn is_held(op: &Op) -> bool {
+    matches!(op, Op::Write { durable: false, .. })
 }
 
 fn pages(offset: u64, bufs: &[holdfast_io::Buf]) -> Vec<(u64, Page)> {

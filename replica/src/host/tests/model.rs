@@ -475,6 +475,7 @@ const SEEDS: std::ops::Range<u64> = 0..12;
 #[test]
 fn a_host_does_what_the_model_does() {
     let wanted = std::env::var("HOLDFAST_SEEDS").ok();
+    let is_full = wanted.is_none();
     let seeds = wanted.map_or(SEEDS, |range| {
         let (first, last) = range.split_once("..").unwrap();
         first.parse().unwrap()..last.parse().unwrap()
@@ -487,5 +488,6 @@ fn a_host_does_what_the_model_does() {
         sums.grants += one.grants;
         sums.refusals += one.refusals;
     }
-    assert!(sums.checked > 100_000 && sums.grants > 10 && sums.refusals > 10, "{sums:?}");
+    let enough = sums.checked > 100_000 && sums.grants > 10 && sums.refusals > 10;
+    assert!(enough || !is_full, "{sums:?}");
 }

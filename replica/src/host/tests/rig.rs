@@ -7,7 +7,7 @@ use super::{
     disk::TestDisk,
 };
 use crate::store::{FsckOptions, PhysSlot, fsck};
-use holdfast_io::{Buf, BufPool, Disk, IoQueue};
+use holdfast_io::{Buf, BufPool, Disk, IoQueue, Op, Token};
 use holdfast_types::{
     BLOCK_BYTES, BlockNo, BlockRange, Epoch, Generation, HistoryId, Lsn, ReplicaId, VolumeId,
     block_crc,
@@ -110,6 +110,38 @@ impl Rig {
             }
         }
         panic!("never quiet");
+    }
+
+    /// Submits what waits, and takes the one read among it off the disk.
+    pub(super) fn hold_read(&mut self) -> (Token, Op) {
+        self.host.flush(&mut self.queue);
+        let mut held = None;
+        for (token, op) in self.queue.drain().collect::<Vec<_>>() {
+            match op {
+                Op::Read { .. } => assert!(held.replace((token, op)).is_none(), "one read"),
+                op => self.queue.push(token, op),
+            }
+        }
+        self.disk.submit(&mut self.queue);
+        held.unwrap()
+    }
+
+    /// Turns until everything is applied and checkpointed, though a read is out.
+    pub(super) fn drain_but_for_reads(&mut self) {
+        self.host.drain();
+        for _ in 0..100_000 {
+            self.turn();
+            if !self.host.has_work() && self.disk.in_flight() == 0 {
+                return;
+            }
+        }
+        panic!("never drained");
+    }
+
+    /// Has the disk do what was held.
+    pub(super) fn end(&mut self, (token, op): (Token, Op)) {
+        self.queue.push(token, op);
+        self.disk.submit(&mut self.queue);
     }
 
     /// Applies and checkpoints all that can be.
