@@ -177,7 +177,10 @@ impl Host {
         let logged = self.wal.cut().position.since(start.position);
         let short_of_ring = self.wal.free_bytes() < self.ring_capacity / RING_USED_DIVISOR
             && logged > ring / RING_GAIN_DIVISOR;
-        let freeing = self.store.deferred_slots() > 0 || self.space.holds();
+        let freeing = self.store.deferred_slots() > 0
+            || self.space.holds()
+            // A removal frees as it goes, and ends with a checkpoint.
+            || self.store.is_removing();
         self.counts.settled >= self.unapplied_max / ROUND_AT_DIVISOR && self.has_appliable()
             || short_of_ring
             || self.blocked && self.entries_since_cut > 0

@@ -472,6 +472,15 @@ struct Sums {
 /// Seeds of one run; a longer one sets HOLDFAST_SEEDS to a range like `0..1000`.
 const SEEDS: std::ops::Range<u64> = 0..12;
 
+/// Seeds that once found a fault.
+#[test]
+fn what_the_model_found_before_stays_found() {
+    // A call for space waited for a removal that waited for a checkpoint.
+    run(362, 4, 400);
+    // A volume was deleted while a round wrote to its slots.
+    run(342, 4, 400);
+}
+
 #[test]
 fn a_host_does_what_the_model_does() {
     let wanted = std::env::var("HOLDFAST_SEEDS").ok();
