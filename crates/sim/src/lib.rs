@@ -1,7 +1,15 @@
 //! Deterministic simulator: seeded disks with faults under the shipping code.
 //!
 //! Everything random comes from a seed, so a failure is a number that anyone can
-//! replay.
+//! replay: `cargo run --release -p holdfast-sim -- --seeds 1000`, and then
+//! `-- --scenario replica --replay SEED --trace`.
+//!
+//! - [`disk`]: a disk that loses, keeps or tears whatever is not durable, and fails;
+//! - [`model`]: what an engine and its clients know, whatever crashes;
+//! - [`invariants`]: the design's properties as checks, one file each;
+//! - [`scenario`]: what is run: the log by itself, and a whole replica;
+//! - [`runs`]: many seeds of it;
+//! - `mutants` (feature `mutants`): deliberate faults, each caught by an invariant.
 
 pub mod counts;
 pub mod disk;

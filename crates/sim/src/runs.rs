@@ -30,7 +30,6 @@ impl Scenario {
     pub const ALL: [Self; 3] = [Self::Log, Self::Replica, Self::EveryCut];
 
     /// Runs one seed.
-    #[must_use]
     pub fn run(self, seed: u64, trace: Trace) -> (Counts, Result<(), Violation>) {
         match self {
             Self::Log => scenario::log::run_seed(seed, trace),
