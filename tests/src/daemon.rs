@@ -261,6 +261,19 @@ impl Daemon {
         self.log.lock().all.join("\n")
     }
 
+    /// All that it printed, of a daemon that has ended.
+    ///
+    /// # Errors
+    /// When its streams stay open.
+    pub fn all_output(&self) -> Result<String> {
+        let waiting = |lines: &mut Lines| lines.ended < 2;
+        let waited = self.log.changed.wait_timeout_while(self.log.lock(), STOP_MAX, waiting);
+        if waited.unwrap_or_else(PoisonError::into_inner).1.timed_out() {
+            return Err(Error::Server("its output does not end".to_owned()));
+        }
+        Ok(self.log())
+    }
+
     /// Kills it without warning.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ fn status_says_what_runs() {
     io(&fixture, &["write -P 1 0 1M", "read 0 4k", "discard 0 64k", "flush"]);
     let status = fixture.status().unwrap();
     println!("{status:#}");
-    assert!(status["disks"][0]["backend"].as_str().unwrap().contains("threads"));
+    assert!(status["disks"][0]["backend"].as_str().unwrap().contains("thread pool"));
     assert_eq!(status["disks"][0]["failure"], Value::Null);
     assert_eq!(status["disks"][0]["recovery"]["suspect"], false);
     let volume = &status["volumes"][0];
@@ -33,7 +33,7 @@ fn status_says_what_runs() {
     let said = fixture.holdfast(&["status"]).unwrap();
     println!("{}", said.out);
     assert_eq!(said.code, 0);
-    for word in ["demo", "serving", "64.0 MiB", "threads"] {
+    for word in ["demo", "serving", "64.0 MiB", "thread pool"] {
         assert!(said.out.contains(word), "{word}\n{}", said.out);
     }
 }

@@ -13,7 +13,8 @@ pub(crate) fn fio(uri: &str, args: &[&str]) -> Command {
     command
 }
 
-const VERIFY: [&str; 3] = ["--verify=crc32c", "--verify_fatal=1", "--do_verify=1"];
+const VERIFY: [&str; 4] =
+    ["--verify=crc32c", "--verify_fatal=1", "--do_verify=1", "--verify_state_save=0"];
 
 /// fio that checks what it writes.
 pub(crate) fn verifying(uri: &str, args: &[&str]) -> Command {

@@ -35,9 +35,9 @@ fn describes_the_export() {
             assert_eq!(export[can], true, "{can}");
         }
         assert_eq!(export["contexts"], serde_json::json!(["base:allocation"]));
-        assert_eq!(export["block_minimum"], 512);
-        assert_eq!(export["block_preferred"], 4096);
-        assert_eq!(export["block_maximum"], 32 * MIB);
+        assert_eq!(export["block_size_minimum"], 512);
+        assert_eq!(export["block_size_preferred"], 4096);
+        assert_eq!(export["block_size_maximum"], 32 * MIB);
     }
 }
 
@@ -52,7 +52,7 @@ fn lists_the_volume() {
     assert_eq!(exports.len(), 1);
     assert_eq!(exports[0]["export-name"], "pg-data");
     assert_eq!(exports[0]["export-size"], 64 * MIB);
-    assert_eq!(exports[0]["block_minimum"], 4096);
+    assert_eq!(exports[0]["block_size_minimum"], 4096);
 }
 
 #[test]
