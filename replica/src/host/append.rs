@@ -318,9 +318,12 @@ impl Host {
         let (settled, replica) = (volume.log.settled(), volume.replica);
         let Some(record) = volume.log.record_mut(lsn) else { return Ok(None) };
         let carry = carry_charge(record);
+        // What begins an epoch settles all before it, and nothing else can: after
+        // crashes in the middle of carrying, the ring is full until it is logged.
+        let settles = matches!(record.op, LogOp::EpochStart);
         // Whatever is not settled has to fit into the ring a second time, or a
         // checkpoint could not carry it forward and the ring would stay full.
-        if self.wal.free_reserved_bytes() < self.counts.carry + 2 * carry {
+        if !settles && self.wal.free_reserved_bytes() < self.counts.carry + 2 * carry {
             return Err(AppendError::Full);
         }
         let writing = match &record.op {
@@ -328,13 +331,18 @@ impl Host {
             _ => None,
         };
         let meta = record_meta(replica, lsn, settled, record, false);
-        let entry = self.wal.append(Entry {
-            meta: &meta.encode(),
+        let meta = meta.encode();
+        let entry = Entry {
+            meta: &meta,
             crcs: record_crcs(record),
             payload: record_payload(record),
             // What is on stable storage already needs no release, and no look at recovery.
             external: writing.is_some(),
-        })?;
+        };
+        let entry = match settles {
+            true => self.wal.append_reserved(entry),
+            false => self.wal.append(entry),
+        }?;
         record.logged = Some(Logged { entry, payload_at: None });
         if let Some(write) = writing.and_then(|write| self.fresh.get_mut(write)) {
             write.entry = Some(entry);

@@ -18,6 +18,10 @@ use holdfast_wal::{AppendError, Entry, EntryId};
 
 /// Payloads read back at the same time (4 MiB).
 const CARRY_READS_MAX: usize = 16;
+/// Ring space that copies leave for promises and epoch starts: with these even a
+/// ring full of copies, left by crashes in the middle of carrying, gets settled
+/// and empty. A frame for each of 64.
+const KEPT_FOR_EPOCHS_BYTES: u64 = 64 * BLOCK_BYTES as u64;
 
 /// Records on their way forward.
 #[derive(Debug, Default)]
@@ -161,7 +165,14 @@ impl Host {
         // Data in fresh slots is durable since the original is.
         let (meta, crcs) = (&meta.encode(), record_crcs(record));
         let copy = Entry { meta, crcs, payload, external: false };
-        match self.wal.append_reserved(copy) {
+        let bytes =
+            Entry::ring_bytes(copy.payload.as_ref().map_or(0, |payload| payload.len()) as u64);
+        let fits = self.wal.free_reserved_bytes() >= bytes + KEPT_FOR_EPOCHS_BYTES;
+        let appended = match fits {
+            true => self.wal.append_reserved(copy),
+            false => Err(AppendError::Full),
+        };
+        match appended {
             Ok(entry) => {
                 let copy = Pending::Carried { volume: at, lsn, of, payload_at: None };
                 self.pending.push_back((entry, copy));

@@ -457,7 +457,13 @@ fn run(seed: u64, lives: u64, steps: u64) -> Sums {
         assert_eq!((host.counts.cached, host.counts.outgoing), (0, 0));
         assert_eq!((host.nodes.used(), host.space.reserved), (0, 0));
     }
+    // A slot that nothing names any more must be free without a restart too.
+    let free = test.rig.host.store.free_slots();
     test.rig.crash();
+    if left == 0 {
+        let after = test.rig.host.store.free_slots();
+        assert!(after <= free + 1, "{free} slots were free, {after} after a restart");
+    }
     Sums { checked: test.checked, grants: test.grants, refusals: test.refusals }
 }
 
