@@ -139,10 +139,11 @@ pub(crate) struct ServeArgs {
     wal_segment_mib: u32,
 
     /// Segments of the write-ahead log, when the disk is formatted.
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(4..=1024), env = "HOLDFAST_WAL_SEGMENTS")]
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(4..=1024), env = "HOLDFAST_WAL_SEGMENTS")]
     wal_segments: u32,
 
-    /// MiB that may be logged and not yet applied; bounds memory and the time of a restart.
+    /// MiB that may be logged and not yet applied; bounds memory and the time of a
+    /// restart. At most a quarter of the write-ahead log counts.
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65536), env = "HOLDFAST_UNAPPLIED_MIB")]
     unapplied_mib: u32,
 

@@ -135,9 +135,14 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Calls `found` with every sound frame header that lies in the ring from `from`
-/// on and claims to be part of the log that starts at `start`. They need not
-/// follow each other, and their payload is not looked at.
+/// Calls `found` with sound frame headers that lie in the ring from `from` on and
+/// claim to be part of the log that starts at `start`. They need not follow each
+/// other, and their payload is not looked at.
+///
+/// Every block of the segment of `from` and of the next one is looked at. A later
+/// segment is looked at whole if a sound frame stands at its start, where one
+/// stands in every segment that the log has reached; so a restart reads two
+/// segments beyond the log's end and not the whole ring.
 pub(crate) fn scan_behind(
     disk: &mut dyn Disk,
     pool: &BufPool,
@@ -147,10 +152,45 @@ pub(crate) fn scan_behind(
     mut found: impl FnMut(Position, &Header, &[u8]),
 ) -> Result<(), RecoverError> {
     let limit = ring.limit(start.position);
-    let mut reader = Reader::new(disk, pool, ring, from, limit);
+    let near = ring.config.next_segment(ring.config.next_segment(from));
+    let mut segment = from;
+    while segment < limit {
+        let end = ring.config.next_segment(segment).min(limit);
+        let reached = segment < near || sound_at(disk, pool, ring, segment)?;
+        if reached {
+            scan_segment(disk, pool, ring, segment, end, &mut found)?;
+        }
+        segment = end;
+    }
+    Ok(())
+}
+
+/// Whether a sound frame stands at `position`.
+fn sound_at(
+    disk: &mut dyn Disk,
+    pool: &BufPool,
+    ring: Ring,
+    position: Position,
+) -> Result<bool, RecoverError> {
+    let end = position.plus(frame::HEADER_BYTES_MAX as u64);
+    let mut reader = Reader::new(disk, pool, ring, position, end);
+    let judgement = read_header(&mut reader, &ring, position, &mut Vec::new())?;
+    Ok(matches!(judgement, Judgement::Sound(_) | Judgement::Newer(_)))
+}
+
+/// Looks at every block from `from` to `end` for the start of a sound frame.
+fn scan_segment(
+    disk: &mut dyn Disk,
+    pool: &BufPool,
+    ring: Ring,
+    from: Position,
+    end: Position,
+    found: &mut impl FnMut(Position, &Header, &[u8]),
+) -> Result<(), RecoverError> {
+    let mut reader = Reader::new(disk, pool, ring, from, end);
     let mut bytes = Vec::new();
     let mut position = from;
-    while position < limit {
+    while position < end {
         reader.pass(position)?;
         position = match read_header(&mut reader, &ring, position, &mut bytes)? {
             Judgement::Sound(header) => {

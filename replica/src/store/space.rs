@@ -20,7 +20,7 @@ use holdfast_types::{
 const PAGES_SLACK: u64 = 64;
 /// Dirty pages at most, as a part of the slots: a small disk must not keep more
 /// room for checkpoints than it has for data.
-const DIRTY_LIMIT_DIVISOR: u64 = 64;
+const DIRTY_LIMIT_DIVISOR: u64 = 8;
 /// But at least these, else rounds get too short to coalesce anything.
 const DIRTY_LIMIT_MIN: u64 = 64;
 /// In the worst case, each slot that is mapped alone brings a leaf and an
