@@ -378,3 +378,21 @@ fn recovery_reads_a_large_log_in_little_time() {
     assert!(rig.disk.bytes_read < ring + ring / 8, "each byte is read about once");
     assert!(took.as_secs() < 20);
 }
+
+#[test]
+fn two_lost_segments_do_not_hide_what_later_ones_tell() {
+    let mut rig = Rig::new(12);
+    let segment = rig.ring.config.segment();
+    while rig.wal.cut().position.get() < 2 * segment + segment / 2 {
+        rig.append(b"x", 8);
+        rig.settle();
+    }
+    // From inside the first segment on, all of it and of the second is gone.
+    let hole = rig.placed[3].frame;
+    let offset = rig.offset(hole) as usize;
+    let lost = (2 * segment - hole.get()) as usize;
+    rig.disk.write_durable(offset, &vec![0; lost]);
+    let (seen, end) = rig.recover().unwrap();
+    assert_eq!((seen.metas.len(), end.end, end.position), (3, End::Damage, hole));
+    assert!(matches!(end.mark_source, MarkSource::Behind(at) if at.get() >= 2 * segment), "{end}");
+}
