@@ -18,10 +18,10 @@ use holdfast_wal::{AppendError, Entry, EntryId};
 
 /// Payloads read back at the same time (4 MiB).
 const CARRY_READS_MAX: usize = 16;
-/// Ring space that copies leave for promises and epoch starts: with these even a
-/// ring full of copies, left by crashes in the middle of carrying, gets settled
-/// and empty. A frame for each of 64.
-const KEPT_FOR_EPOCHS_BYTES: u64 = 64 * BLOCK_BYTES as u64;
+/// Part of a segment that copies leave for promises and epoch starts: with these
+/// even a ring full of copies, left by crashes in the middle of carrying, gets
+/// settled and empty. Frames for 2048 of them with segments of 64 MiB.
+const KEPT_FOR_EPOCHS_DIVISOR: u64 = 8;
 
 /// Records on their way forward.
 #[derive(Debug, Default)]
@@ -167,7 +167,8 @@ impl Host {
         let copy = Entry { meta, crcs, payload, external: false };
         let bytes =
             Entry::ring_bytes(copy.payload.as_ref().map_or(0, |payload| payload.len()) as u64);
-        let fits = self.wal.free_reserved_bytes() >= bytes + KEPT_FOR_EPOCHS_BYTES;
+        let kept = self.wal.ring().config.segment() / KEPT_FOR_EPOCHS_DIVISOR;
+        let fits = self.wal.free_reserved_bytes() >= bytes + kept;
         let appended = match fits {
             true => self.wal.append_reserved(copy),
             false => Err(AppendError::Full),

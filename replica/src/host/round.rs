@@ -159,9 +159,12 @@ impl Host {
     }
 
     fn begin_round(&mut self) {
-        if !self.round_is_wanted() {
-            return;
+        if self.round_is_wanted() {
+            self.cut_here();
         }
+    }
+
+    fn cut_here(&mut self) {
         self.round.cut = self.wal.cut();
         self.round.upto = self.placed_upto;
         self.round.entries_at_cut = self.entries_since_cut;
@@ -294,8 +297,8 @@ impl Host {
     }
 
     /// Carrying met a full log: whatever was settled meanwhile is applied, so
-    /// that it need not be carried. `false` if that is nothing.
-    pub(super) fn apply_instead(&mut self) -> bool {
+    /// that it need not be carried.
+    pub(super) fn apply_instead(&mut self) {
         let upto = self.round.upto;
         let more = self
             .live_volumes()
@@ -303,8 +306,11 @@ impl Host {
         if more {
             self.plan_piece();
             self.round.phase = Phase::Applying;
+        } else if self.has_appliable() {
+            // What was settled has been carried above the cut already: a later
+            // cut takes it in, and the copies need not go a second time.
+            self.cut_here();
         }
-        more
     }
 
     /// Tells the store what each volume's log has come to.
