@@ -1,7 +1,7 @@
 //! What the simulated disk promises, and what it must not.
 
 use super::*;
-use holdfast_io::{Buf, BufPool};
+use holdfast_io::{Buf, BufPool, Disk, DiskErrorKind, IoQueue, OpResult, OpenMode};
 
 const CAPACITY: u64 = 4 << 20;
 
