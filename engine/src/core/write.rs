@@ -277,12 +277,19 @@ impl EngineCore {
             write.reserve.until
         };
         let range = BlockRange::new(write.next, until.get() - write.next.get());
+        let tag = id.tag(Part::Whole);
         write.stage = Stage::Reserving;
         write.reserve =
             super::ops::Reserve { asked: short, granted, denied: MemberSet::EMPTY, until };
-        for member in short.iter() {
-            let tag = id.tag(Part::Whole);
-            self.out.push(Command::Reserve { member, tag, range });
+        // Order: a member knows what was sequenced on its credits before it sets more
+        // aside, and what it sets aside is out of its credits until it says anew.
+        // Else it would promise the same slots twice.
+        self.send();
+        for id in short.iter() {
+            if let Some(member) = self.members.get_mut(id) {
+                member.credits.slots = 0;
+            }
+            self.out.push(Command::Reserve { member: id, tag, range });
         }
     }
 

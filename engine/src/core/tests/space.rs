@@ -41,6 +41,7 @@ fn short_of_slots_the_replica_is_asked() {
     rig.credits(0, credits(1, 1 << 20));
     rig.write(1, 60 * 1024, 8192, 1);
     assert_eq!(rig.turn(), ["reserve 0 15+2"]);
+    rig.credits(0, credits(1, 1 << 20));
     rig.write(2, 0, 4096, 2);
     assert_eq!(
         rig.turn(),
@@ -61,6 +62,24 @@ fn short_of_slots_the_replica_is_asked() {
         ["append 0 after 5/13 commit 11: 14 discard 0+1"],
         "a full disk takes discards"
     );
+}
+
+/// Else the replica would set slots aside that an append behind it uses up.
+#[test]
+fn a_slot_is_not_spent_twice_in_a_turn() {
+    let mut rig = Rig::serving(1);
+    rig.credits(0, credits(1, 1 << 20));
+    rig.write(1, 0, 4096, 1);
+    rig.write(2, 1 << 20, 4096, 2);
+    assert_eq!(
+        rig.turn(),
+        ["append 0 after 5/11 commit 11: 12 write 0+1 1*4096", "reserve 0 256+1"],
+        "what credits paid for goes first"
+    );
+    rig.credits(0, credits(1, 1 << 20));
+    rig.write(3, 2 << 20, 131072, 3);
+    rig.write(4, 3 << 20, 4096, 4);
+    assert_eq!(rig.turn(), ["reserve 0 512+32", "reserve 0 768+1"]);
 }
 
 #[test]
@@ -113,7 +132,7 @@ fn a_write_that_runs_out_of_space_half_way_fails_and_keeps_order() {
     rig.credits(0, credits(4, 1 << 30));
     rig.write(1, 0, 512 * 1024, 1);
     let said = rig.turn();
-    assert_eq!(said[0], "reserve 0 64+64");
+    assert_eq!(said[1], "reserve 0 64+64", "behind the append");
     assert_eq!(rig.records.len(), 1);
     rig.reserved(false);
     assert_eq!(rig.turn(), [""; 0], "answered once what has an LSN is committed");
