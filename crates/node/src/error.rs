@@ -66,6 +66,18 @@ pub enum NodeError {
         /// What the system said.
         source: io::Error,
     },
+    /// The disk's directory holds something that is not ours.
+    #[error("{} holds other files and is no holdfast disk; choose an empty or new directory with --disk", path.display())]
+    ForeignDisk {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The disk holds replicas that this node's catalogue does not know.
+    #[error("the disk {} holds volumes of another data directory; start with that --data-dir, or choose another --disk", path.display())]
+    OthersDisk {
+        /// The directory or device.
+        path: PathBuf,
+    },
     /// The disk's store cannot be used.
     #[error("cannot use the disk {}: {source}", path.display())]
     Disk {

@@ -11,7 +11,9 @@ use holdfast_engine::runtime::{
     AttachVolume, DiskParts, Shard, ShardHandle, ShardParts, SpawnError,
 };
 use holdfast_io::{
-    BufPool, DirLock, crashsafe, fault,
+    BufPool, DirLock, crashsafe,
+    dirlock::LOCK_FILE,
+    fault,
     net::{Address, Listener},
 };
 use holdfast_meta::{Catalogue, Command, Member, Outcome, Volume};
@@ -33,6 +35,9 @@ const ARENA_BYTES: usize = 128 << 20;
 const PAYLOAD_CACHE_BYTES: u64 = 64 << 20;
 /// Map pages kept in memory: the maps of about 46 GiB of mapped data.
 const MAP_CACHE_BYTES: u64 = 64 << 20;
+
+/// What a disk that is a directory may hold. The last is a file system's own.
+const DISK_FILES: [&str; 5] = [LOCK_FILE, "superblock", "wal", "data", "lost+found"];
 
 /// Where clients find a node that has come up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,7 +83,7 @@ pub async fn run(
     let opened = Instant::now();
     let shard = open_shard(&config.disk, &disk_path, catalogue.catalogue()).await?;
     let took = opened.elapsed();
-    let (disk, backend, report) = first_disk(&shard).await?;
+    let (disk, backend, report) = first_disk(&shard, catalogue.catalogue(), &disk_path).await?;
     tracing::info!(
         disk = %disk, path = %disk_path.display(), backend, took_ms = took.as_millis() as u64,
         records = report.records, wal_bytes = report.wal_bytes, end = report.end,
@@ -167,6 +172,13 @@ fn prepare_disk(path: &Path) -> Result<Option<DirLock>, NodeError> {
     if !path.is_dir() {
         return Ok(None);
     }
+    // Whose it is comes before the lock: a foreign directory gets no lock file.
+    for entry in std::fs::read_dir(path).map_err(cannot)? {
+        let name = entry.map_err(cannot)?.file_name();
+        if !DISK_FILES.iter().any(|ours| name == *ours) {
+            return Err(NodeError::ForeignDisk { path: path.to_owned() });
+        }
+    }
     DirLock::acquire(path).map(Some).map_err(cannot)
 }
 
@@ -229,13 +241,20 @@ fn open_disk(
     Ok(ShardParts { pool, disks: vec![DiskParts { label, disk, host, recovery }] })
 }
 
+/// The shard's disk. One whose replicas the catalogue does not know is another
+/// node's: a volume is in the catalogue before it is on a disk.
 async fn first_disk(
     shard: &ShardHandle,
+    catalogue: &Catalogue,
+    path: &Path,
 ) -> Result<(DiskId, String, holdfast_replica::RecoveryReport), NodeError> {
     let status = shard.status().await.map_err(|_| gone())?;
     let Some(disk) = status.disks.into_iter().next() else {
         unreachable!("the shard was built with one disk");
     };
+    if disk.replicas.iter().any(|replica| catalogue.volume(replica.volume).is_none()) {
+        return Err(NodeError::OthersDisk { path: path.to_owned() });
+    }
     Ok((disk.disk, disk.backend, disk.recovery))
 }
 
