@@ -26,7 +26,7 @@ fn serves_soon_with_a_long_log() {
     // The target is 2 s on a machine that does nothing else.
     const BOUND: Duration = Duration::from_secs(10);
     let mut fixture = Fixture::start_as(|data_dir| {
-        Options::new(data_dir).with(["--wal-segments", "16", "--unapplied-mib", "1024"])
+        Options::new(data_dir).with(["--wal-segments", "16", "--unapplied-mib", "4096"])
     })
     .unwrap();
     tools::succeed(
