@@ -335,7 +335,7 @@ async fn stress(shard: Shard, n: u128, clients: u64, rounds: u64) {
             tokio::task::spawn_local(async move {
                 let client = Client::new(&shard, n);
                 let mut rng = ChaCha8Rng::seed_from_u64(me);
-                let mut held = vec![0u8; 64];
+                let mut held = [0u8; 64];
                 for round in 0..rounds {
                     let at = rng.random_range(0..held.len());
                     let offset = (at as u64 * clients + me) * 512;
