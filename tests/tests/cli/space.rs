@@ -20,16 +20,16 @@ fn a_full_disk_says_so_and_recovers() {
     assert_eq!(said.code, 0, "{said:?}");
 }
 
-/// 240 MiB that are logged and not applied: a restart reads the log and serves.
+/// Killed under load with the default log: a restart reads what is not applied
+/// and serves. (Rounds begin at a quarter of the limit of 256 MiB, so that is what
+/// a log holds unless the disk cannot keep up; the log's own tests read a full one.)
 #[test]
 fn serves_soon_with_a_long_log() {
     // The target is 2 s on a machine that does nothing else.
     const BOUND: Duration = Duration::from_secs(10);
-    let mut fixture = Fixture::start_as(|data_dir| {
-        let log = ["--wal-segments", "16", "--unapplied-mib", "4096"];
-        Options::new(data_dir).with(["--size", "512MiB"]).with(log)
-    })
-    .unwrap();
+    const LOG_BYTES_MIN: u64 = 32 << 20;
+    let mut fixture =
+        Fixture::start_as(|data_dir| Options::new(data_dir).with(["--size", "512MiB"])).unwrap();
     let fio = |uri: &str, args: &[&str]| {
         let mut fio = command!("fio", "--name=log", "--ioengine=nbd", "--size=512m");
         fio.args(["--output-format=terse", &format!("--uri={uri}")]).args(args);
@@ -48,6 +48,6 @@ fn serves_soon_with_a_long_log() {
     let took = started.elapsed();
     let recovery = fixture.status().unwrap()["disks"][0]["recovery"].clone();
     println!("served after {took:?}: {recovery:#}");
-    assert!(recovery["wal_bytes"].as_u64().unwrap() > 100 << 20, "the log was short");
+    assert!(recovery["wal_bytes"].as_u64().unwrap() > LOG_BYTES_MIN, "the log was short");
     assert!(took < BOUND, "{took:?}");
 }
