@@ -1,4 +1,5 @@
 //! Server and client over a real socket.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are not recognised as tests")]
 
 use holdfast_api::{client, server, types::Status};
 use holdfast_io::net::{Address, Listener};
