@@ -3,10 +3,20 @@
 use crate::types::Status;
 use axum::{Json, Router, extract::State, http::StatusCode, routing::get};
 use holdfast_io::net::{Address, Listener, Stream};
-use std::{future::Future, io, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    future::{Future, IntoFuture as _},
+    io,
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::sync::oneshot;
 
 /// Pause after a failed accept (out of descriptors, usually), so that it does not spin.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// Longest wait, at a stop, for requests under way: a client that sent a part of one
+/// would hold the stop up for ever.
+const FINISH_MAX: Duration = Duration::from_secs(2);
 
 /// What the API needs from the daemon.
 pub trait Service: Send + Sync + 'static {
@@ -14,7 +24,7 @@ pub trait Service: Send + Sync + 'static {
     fn status(&self) -> Pin<Box<dyn Future<Output = Option<Status>> + Send + '_>>;
 }
 
-/// Serves until `stop` resolves, then lets requests under way finish.
+/// Serves until `stop` resolves, then lets requests under way finish, if they do soon.
 pub async fn serve(
     listener: Listener,
     service: Arc<dyn Service>,
@@ -25,7 +35,22 @@ pub async fn serve(
         .route("/readyz", get(ready))
         .route("/v1/status", get(status))
         .with_state(service);
-    axum::serve(Connections(listener), router).with_graceful_shutdown(stop).await
+    let (stopping, stopped) = oneshot::channel();
+    let stop = async move {
+        stop.await;
+        // The receiver is gone when serving has ended by itself.
+        let _ = stopping.send(());
+    };
+    let overdue = async {
+        let _ = stopped.await;
+        tokio::time::sleep(FINISH_MAX).await;
+    };
+    let served = axum::serve(Connections(listener), router).with_graceful_shutdown(stop);
+    let served = served.into_future();
+    tokio::select! {
+        ended = served => ended,
+        () = overdue => Ok(()),
+    }
 }
 
 async fn ready(State(service): State<Arc<dyn Service>>) -> StatusCode {
@@ -57,5 +82,37 @@ impl axum::serve::Listener for Connections {
 
     fn local_addr(&self) -> io::Result<Address> {
         Ok(self.0.local_addr().clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncWriteExt as _;
+
+    struct Nothing;
+
+    impl Service for Nothing {
+        fn status(&self) -> Pin<Box<dyn Future<Output = Option<Status>> + Send + '_>> {
+            Box::pin(async { None })
+        }
+    }
+
+    #[tokio::test]
+    async fn half_a_request_holds_no_stop_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let address = Address::Unix(dir.path().join("api"));
+        let listener = Listener::bind(&address).await.unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let served = tokio::spawn(serve(listener, Arc::new(Nothing), async {
+            let _ = stopped.await;
+        }));
+        let mut client = Stream::connect(&address).await.unwrap();
+        client.write_all(b"GET /he").await.unwrap();
+        // Until the server has read it.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        drop(stop);
+        let ended = tokio::time::timeout(FINISH_MAX + Duration::from_secs(10), served).await;
+        ended.expect("ends in time").unwrap().unwrap();
     }
 }

@@ -11,6 +11,7 @@ mod config;
 mod data_dir;
 mod error;
 mod exports;
+mod handshakes;
 mod node;
 mod serve;
 mod status;

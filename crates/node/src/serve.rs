@@ -1,17 +1,22 @@
 //! Accepts NBD connections: haggling runs here, on the control plane, and the
 //! socket then moves to its volume's shard for good.
 
-use crate::exports::ExportList;
+use crate::{exports::ExportList, handshakes::Handshakes};
 use holdfast_engine::runtime::{Shard, ShardHandle};
-use holdfast_frontend::nbd::{self, Connections, Limits, Negotiated};
+use holdfast_frontend::nbd::{self, Connections, HandshakeEnd, Limits, Negotiated};
 use holdfast_io::net::{Address, Detached, Listener, Stream};
 use holdfast_types::VolumeId;
 use std::{cell::RefCell, collections::BTreeMap, sync::Arc, time::Duration};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::timeout,
+};
 
-/// Connections at a time, all volumes together: with the bound on what each may
-/// have in flight it bounds the memory that clients can make us hold.
+/// Connections in transmission at a time, all volumes together: with the bound on
+/// what each may have in flight it bounds the memory that clients can make us hold.
 const CONNECTIONS_MAX: usize = 256;
+/// Longest wait of a client behind its handshake for one of them to end.
+const CONNECTION_WAIT: Duration = Duration::from_secs(10);
 /// Pause after a failed accept (out of descriptors, usually), so that it does not spin.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// Longest wait, at a stop, for clients to take the replies that they have coming.
@@ -22,6 +27,7 @@ const CLOSE_MAX: Duration = Duration::from_secs(5);
 pub(crate) struct Acceptor {
     shard: ShardHandle,
     exports: ExportList,
+    handshakes: Handshakes,
     slots: Arc<Semaphore>,
     stopped: watch::Receiver<bool>,
 }
@@ -32,41 +38,53 @@ impl Acceptor {
         exports: ExportList,
         stopped: watch::Receiver<bool>,
     ) -> Self {
-        Self { shard, exports, slots: Arc::new(Semaphore::new(CONNECTIONS_MAX)), stopped }
+        let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        Self { shard, exports, handshakes: Handshakes::default(), slots, stopped }
     }
 
     pub(crate) async fn accept(self, listener: Listener) {
         loop {
-            let next = async {
-                // Closed never: this semaphore lives as long as we do.
-                let slot = self.slots.clone().acquire_owned().await.ok();
-                (listener.accept().await, slot)
-            };
             tokio::select! {
                 () = until_stopped(self.stopped.clone()) => return,
-                (accepted, slot) = next => match (accepted, slot) {
-                    (Ok((stream, peer)), Some(slot)) => {
-                        tokio::spawn(self.clone().connection(stream, peer.to_string(), slot));
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, peer)) => {
+                        tokio::spawn(self.clone().connection(stream, peer.to_string()));
                     }
-                    (Err(error), _) => {
+                    Err(error) => {
                         tracing::warn!(%error, "cannot accept an NBD connection");
                         tokio::time::sleep(ACCEPT_RETRY).await;
                     }
-                    (Ok(_), None) => return,
                 },
             }
         }
     }
 
-    async fn connection(self, mut stream: Stream, peer: String, slot: OwnedSemaphorePermit) {
+    async fn connection(self, mut stream: Stream, peer: String) {
+        let mut place = self.handshakes.enter();
         let limits = Limits::default();
-        let negotiated = tokio::select! {
-            () = until_stopped(self.stopped.clone()) => return,
-            end = nbd::negotiate(&mut stream, &self.exports, &limits) => end,
+        let ready = async {
+            let negotiated = nbd::negotiate(&mut stream, &self.exports, &limits).await?;
+            // Only who is through takes a slot: dawdlers keep no one from one.
+            let slot = timeout(CONNECTION_WAIT, self.slots.clone().acquire_owned()).await;
+            Ok::<_, HandshakeEnd>((negotiated, slot))
         };
-        let negotiated = match negotiated {
-            Ok(negotiated) => negotiated,
+        let ready = tokio::select! {
+            () = until_stopped(self.stopped.clone()) => return,
+            () = place.lost() => return tracing::debug!(peer, "too slow a handshake, others wait"),
+            ready = ready => ready,
+        };
+        drop(place);
+        let (negotiated, slot) = match ready {
             Err(end) => return tracing::debug!(peer, %end, "no transmission"),
+            Ok((negotiated, Ok(Ok(slot)))) => (negotiated, slot),
+            Ok(_) => {
+                let most = CONNECTIONS_MAX;
+                return tracing::warn!(
+                    peer,
+                    most,
+                    "all connections are taken; a client is sent away"
+                );
+            }
         };
         let (Some(volume), Ok(socket)) = (self.exports.volume(&negotiated.export), stream.detach())
         else {
