@@ -27,6 +27,14 @@ pub(super) fn write(next: BlockNo, end: BlockNo) -> BlockRange {
     BlockRange::new(BlockNo::new(next), cut - next)
 }
 
+/// The furthest block up to which `next .. end` is cut into whole records of at
+/// most `blocks` in all.
+pub(super) fn within(next: BlockNo, end: BlockNo, blocks: u64) -> BlockNo {
+    assert!(blocks >= PIECE, "less than a record");
+    let furthest = next.get() + blocks;
+    BlockNo::new(if furthest < end.get() { furthest / PIECE * PIECE } else { end.get() })
+}
+
 /// The first record's range of a discard of `next .. end`.
 pub(super) fn discard(next: BlockNo, end: BlockNo) -> BlockRange {
     let (next, end) = (next.get(), end.get());
@@ -84,6 +92,17 @@ mod tests {
                 }
                 let possible = (end / SLOT).saturating_sub(start.div_ceil(SLOT));
                 assert_eq!(whole_slots, possible, "{start}..{end}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_record_crosses_what_it_is_within() {
+        for start in 0..70 {
+            for end in start + 1..start + 300 {
+                let until = within(BlockNo::new(start), BlockNo::new(end), 128).get();
+                assert!(until > start && until <= end && until - start <= 128);
+                assert!(until == end || all(start, end, write).iter().any(|(at, _)| *at == until));
             }
         }
     }

@@ -17,11 +17,16 @@ pub const UNCOMMITTED_RECORDS_MAX: u64 = 8192;
 pub const UNCOMMITTED_BYTES_MAX: usize = 64 << 20;
 /// Blocks of a write for which space is asked for at a time: the largest client request.
 pub const RESERVE_BLOCKS_MAX: u64 = (32 << 20) / BLOCK_BYTES as u64;
+/// Blocks of a write that get LSNs before it lets the next write have some: zeroes
+/// over a whole volume must not hold up everyone else's.
+const SHARE_BLOCKS: u64 = (4 << 20) / BLOCK_BYTES as u64;
 
 /// What became of an attempt to sequence.
 enum Progress {
     /// All of it has LSNs.
     Done,
+    /// It had its share; others come first.
+    Shared,
     /// It must wait, and so must what is behind it.
     Stalled,
     /// It waits for something of its own, or is gone.
@@ -152,10 +157,14 @@ impl EngineCore {
             return;
         }
         while let Some(id) = self.ready.front().copied() {
-            if let Progress::Stalled = self.sequence_one(id) {
+            let progress = self.sequence_one(id);
+            if let Progress::Stalled = progress {
                 return;
             }
             self.ready.pop_front();
+            if let Progress::Shared = progress {
+                self.ready.push_back(id);
+            }
         }
     }
 
@@ -183,11 +192,18 @@ impl EngineCore {
             };
             let space = self.members.which(|member| member.credits.slots >= cost.slots);
             if !self.quorums.commits(streaming.and(logs).and(space.union(granted))) {
-                self.reserve(id, streaming.without(space.union(granted)), granted);
+                self.reserve(id, &cut, streaming.without(space.union(granted)), granted);
                 return Progress::Parted;
             }
             self.charge(cost, granted);
             self.give_lsn(id, &cut);
+            // By the place, not by what this call gave: it may stall at any record. At
+            // the end it goes on, so that it is answered in the order of LSNs.
+            let next = cut.range.end();
+            let ends = self.ops.write(id).is_none_or(|write| write.end() == next);
+            if !ends && next.get().is_multiple_of(SHARE_BLOCKS) {
+                return Progress::Shared;
+            }
         }
     }
 
@@ -269,12 +285,13 @@ impl EngineCore {
     }
 
     /// Asks the members that are short of slots to look more closely.
-    fn reserve(&mut self, id: OpId, short: MemberSet, granted: MemberSet) {
+    fn reserve(&mut self, id: OpId, cut: &Cut, short: MemberSet, granted: MemberSet) {
         let Some(write) = self.ops.write_mut(id) else { return };
-        let until = if granted.is_empty() {
-            BlockNo::new(write.end().get().min(write.next.get() + RESERVE_BLOCKS_MAX))
-        } else {
-            write.reserve.until
+        let until = match &write.body {
+            _ if !granted.is_empty() => write.reserve.until,
+            // What lies between its edges takes no space.
+            Body::Zero { keep_allocated: false, .. } => cut.range.end(),
+            _ => cut::within(write.next, write.end(), RESERVE_BLOCKS_MAX),
         };
         let range = BlockRange::new(write.next, until.get() - write.next.get());
         let tag = id.tag(Part::Whole);

@@ -4,6 +4,7 @@ use super::rig::{PLENTY, Rig};
 use crate::core::Event;
 use holdfast_block::{Op, SessionId};
 use holdfast_replica::Credits;
+use holdfast_wire::{Record, RecordOp};
 use std::time::Duration;
 
 fn credits(slots: u64, wal_bytes: u64) -> Credits {
@@ -141,4 +142,68 @@ fn a_write_that_runs_out_of_space_half_way_fails_and_keeps_order() {
     rig.turn();
     rig.ack(0, 13);
     assert_eq!(rig.turn(), ["reply 1 1 NoSpace", "reply 1 2 done", "commit 0 13"]);
+}
+
+/// What is asked for and neither used nor given back is lost to the disk.
+#[test]
+fn zeroes_ask_for_what_their_edges_take() {
+    let mut rig = Rig::serving(1);
+    rig.credits(0, credits(0, 1 << 30));
+    let zeroes = |keep_allocated| Op::WriteZeroes { offset: 512, len: 1 << 20, keep_allocated };
+    rig.request(1, 1, zeroes(false));
+    rig.turn();
+    rig.read_done(1, 7);
+    rig.read_done(1, 8);
+    assert_eq!(rig.turn(), ["reserve 0 0+1"]);
+    rig.reserved(true);
+    let said = rig.turn();
+    assert_eq!(
+        said,
+        [
+            "append 0 after 5/11 commit 11: 12 write 0+1 7*512+0*3584, 13 discard 1+255",
+            "reserve 0 256+1"
+        ]
+    );
+    rig.reserved(true);
+    rig.turn();
+    rig.ack(0, 14);
+    assert_eq!(rig.turn(), ["reply 1 1 done", "commit 0 14"]);
+}
+
+#[test]
+fn what_is_asked_for_ends_where_a_record_ends() {
+    let mut rig = Rig::serving(1);
+    rig.credits(0, credits(0, 1 << 30));
+    let len = 64 << 20;
+    rig.request(1, 1, Op::WriteZeroes { offset: 3 * 4096, len, keep_allocated: true });
+    let mut asked = rig.turn();
+    while !rig.calls.is_empty() {
+        rig.credits(0, credits(0, 1 << 30));
+        rig.reserved(true);
+        asked.extend(rig.turn());
+        let last = rig.records.last().unwrap().lsn.get();
+        rig.ack(0, last);
+    }
+    asked.retain(|said| said.contains("reserve"));
+    assert_eq!(asked, ["reserve 0 3+8189", "reserve 0 8192+8192", "reserve 0 16384+3"]);
+}
+
+/// Also when the log takes only a little at a time.
+#[test]
+fn a_long_write_lets_others_pass() {
+    for (wal_bytes, ahead) in [(1 << 30, 64 + 4), (600 << 10, 4)] {
+        let mut rig = Rig::serving(1);
+        rig.credits(0, credits(1 << 20, wal_bytes));
+        let all = Op::WriteZeroes { offset: 0, len: 1 << 30, keep_allocated: true };
+        rig.request(1, 1, all);
+        rig.request(2, 2, Op::Discard { offset: 1 << 31, len: 4096 });
+        for _ in 0..10 {
+            rig.turn();
+            rig.ack(0, 11 + rig.records.len() as u64);
+            rig.credits(0, credits(1 << 20, wal_bytes));
+        }
+        let is_other = |record: &Record| matches!(record.op, RecordOp::Discard { .. });
+        let place = rig.records.iter().position(is_other);
+        assert_eq!(place, Some(ahead * 4), "behind a window's and a share's records of 256 KiB");
+    }
 }
