@@ -355,6 +355,10 @@ impl Host {
 
     /// Writes what the WAL holds back, and learns where it came to lie.
     pub(super) fn flush_wal(&mut self, queue: &mut IoQueue) {
+        // The log itself may be sound; but what waits for a frame has been refused.
+        if self.failed.is_some() {
+            return;
+        }
         let mut placed = std::mem::take(&mut self.placed);
         self.wal.flush(queue, &mut placed);
         for placed in placed.drain(..) {

@@ -335,6 +335,9 @@ impl Host {
             return;
         }
         self.failed = Some(error.clone());
+        // A checkpoint that runs must not sync what the failed write or flush may
+        // have dropped, and then name it as applied.
+        self.store.stop(&error);
         self.events.push(Event::DiskFailed(error));
         let mut controls: Vec<Control> = std::mem::take(&mut self.by_checkpoint);
         controls.append(&mut self.deletions);

@@ -326,6 +326,13 @@ impl Store {
             && self.removals.is_waiting()
     }
 
+    /// The disk failed elsewhere: nothing is written any more, as after a failure
+    /// of the store's own, and no event says so.
+    pub(crate) fn stop(&mut self, error: &DiskError) {
+        self.fail(error.clone());
+        self.failure_unsaid = false;
+    }
+
     /// The first failure latches: nothing is written any more, and what a failed
     /// sync may have dropped is never synced again.
     fn fail(&mut self, error: DiskError) {

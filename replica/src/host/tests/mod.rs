@@ -2,5 +2,6 @@
 
 mod basics;
 mod disk;
+mod failing;
 mod model;
 mod rig;
