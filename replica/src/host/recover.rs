@@ -84,16 +84,17 @@ impl Host {
             activity: 0,
             failed: None,
         };
-        for (entry, slot) in replayed.held {
-            // One that a map names since, or twice, is not ours to free.
-            if host.store.mark_used(slot) {
-                host.space.hold(entry, slot);
-            }
-        }
         host.placed_upto = replayed.last_entry;
         let mut records = 0;
         for volume in volumes {
             records += host.adopt(volume)?;
+        }
+        for (entry, slot) in replayed.held {
+            // One that a map or a record names since, or twice, is not ours to
+            // free: a piece of a round frees slots that the log still names.
+            if host.store.mark_used(slot) {
+                host.space.hold(entry, slot);
+            }
         }
         let report = RecoveryReport {
             records,

@@ -4,4 +4,5 @@ mod basics;
 mod disk;
 mod failing;
 mod model;
+mod reuse;
 mod rig;
