@@ -71,6 +71,7 @@ pub enum Op {
         file: FileId,
     },
     /// Makes sure that the range has space of its own (fallocate); extends the file.
+    /// No space if that leaves less than what [`Disk::available`] keeps free.
     Allocate {
         /// Which.
         file: FileId,
@@ -197,7 +198,8 @@ pub trait Disk {
     /// space and cannot grow.
     fn is_device(&self) -> bool;
 
-    /// Bytes that the root could still give to its files (a device: 0).
+    /// Bytes that the root could still give to its files (a device: 0); a little is
+    /// kept free for others.
     fn available(&mut self) -> io::Result<u64>;
 
     /// Starts everything in `queue` and empties it, with one system call where

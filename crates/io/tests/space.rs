@@ -6,7 +6,7 @@
 mod common;
 
 use common::{BACKENDS, BLOCK, Bench};
-use holdfast_io::{BackendChoice, BufPool, DiskErrorKind, Op, OpenMode, open_disk};
+use holdfast_io::{BackendChoice, BufPool, DiskErrorKind, Op, OpenMode, crashsafe, open_disk};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use std::{
     path::{Path, PathBuf},
@@ -48,6 +48,12 @@ fn a_full_file_system_is_told_from_a_broken_one() {
         assert!((1 << 20..16 << 20).contains(&available), "{available}");
         let too_much = Op::Allocate { file, offset: 0, len: 32 << 20 };
         assert_eq!(bench.disk.run(too_much).unwrap_err().kind, DiskErrorKind::NoSpace);
+        // All that may be allocated leaves room for small files that have to be replaced.
+        let len = available / BLOCK as u64 * BLOCK as u64;
+        bench.disk.run(Op::Allocate { file, offset: 0, len }).unwrap();
+        let more = Op::Allocate { file, offset: len, len: 1 << 20 };
+        assert_eq!(bench.disk.run(more).unwrap_err().kind, DiskErrorKind::NoSpace, "{choice}");
+        crashsafe::atomic_write(&root.join("small"), &[7; 100_000]).unwrap();
         bench.disk.run(Op::Discard { file, offset: 0, len: 32 << 20 }).unwrap();
         let data = bench.pattern(9, 64);
         let mut written = 0;

@@ -48,7 +48,7 @@ pub enum NodeError {
         option: &'static str,
     },
     /// The catalogue cannot be read or written.
-    #[error("the catalogue {} cannot be used: {reason}", path.display())]
+    #[error("the catalogue {} cannot be used: {reason}; make room or repair what is named, or put back a copy of the data directory", path.display())]
     Catalogue {
         /// The file.
         path: PathBuf,

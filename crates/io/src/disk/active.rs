@@ -131,6 +131,11 @@ impl Active {
                 let fits = file.len().map(|bytes| end <= bytes);
                 Some(fits.and_then(|fits| if fits { Ok(()) } else { Err(Errno::NOSPC.into()) }))
             }
+            Kind::Allocate => match root.available() {
+                Ok(free) if free < self.len => Some(Err(Errno::NOSPC.into())),
+                // What the file system does not say, the call will.
+                Ok(_) | Err(_) => None,
+            },
             _ => None,
         }
     }

@@ -34,6 +34,10 @@ const BUSY_WAIT: Duration = Duration::from_secs(5);
 /// How often it looks meanwhile.
 const BUSY_POLL: Duration = Duration::from_millis(20);
 
+/// Bytes that allocating leaves free on a file system: a full disk must not keep the
+/// node from replacing its small files, without which it would not start again.
+const KEEP_FREE_BYTES: u64 = 4 << 20;
+
 /// Nobody but the daemon's user has business with the files.
 const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 
@@ -142,12 +146,14 @@ impl Root {
         }
     }
 
+    /// Bytes that may be allocated: what the file system has but for what is kept free.
     pub(super) fn available(&self) -> io::Result<u64> {
         match &self.place {
             Place::Device { .. } => Ok(0),
             Place::Directory(fd) => {
                 let stat = fs::fstatvfs(fd)?;
-                Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+                let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+                Ok(free.saturating_sub(KEEP_FREE_BYTES))
             }
         }
     }

@@ -41,6 +41,7 @@ impl Listener {
                 io::ErrorKind::AddrNotAvailable => "; give an address of this machine",
                 io::ErrorKind::PermissionDenied => "; give another, or the permission for this one",
                 io::ErrorKind::NotFound => "; create its directory, or give another path",
+                io::ErrorKind::InvalidInput => "; give a shorter path",
                 _ => "",
             };
             io::Error::new(error.kind(), format!("cannot listen on {address}: {error}{hint}"))
@@ -155,6 +156,9 @@ mod tests {
             let missing = Address::Unix(dir.path().join("no/socket"));
             let error = Listener::bind(&missing).await.unwrap_err();
             assert!(error.to_string().contains("create its directory"), "{error}");
+            let long = Address::Unix(dir.path().join("long".repeat(40)));
+            let error = Listener::bind(&long).await.unwrap_err();
+            assert!(error.to_string().contains("give a shorter path"), "{error}");
         });
     }
 }
