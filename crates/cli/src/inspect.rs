@@ -4,28 +4,33 @@
 use crate::{
     args::{OfflineDisk, Output},
     offline,
+    print::print,
 };
 use holdfast_replica::inspect::{Inspection, inspect};
 use serde_json::{Value, json};
-use std::process::ExitCode;
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
 
 pub(crate) fn run(which: &OfflineDisk, deep: bool, output: Output) -> Result<ExitCode, String> {
     let mut stopped = offline::open(which)?;
     let found = inspect(&mut *stopped.disk, deep).map_err(|error| error.to_string())?;
-    match output {
-        Output::Table => {
-            print!("{}", found.store);
-            println!(
-                "log: {} entries in {} frames; {}",
-                found.log_entries, found.log_frames, found.log_end
-            );
-            if found.suspect {
-                println!("SUSPECT: the log ends below what had been durable");
-            }
-        }
-        Output::Json => println!("{:#}", as_json(&found)),
-    }
+    print(|out| match output {
+        Output::Table => table(out, &found),
+        Output::Json => writeln!(out, "{:#}", as_json(&found)),
+    })?;
     Ok(if found.is_sound() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn table(out: &mut dyn Write, found: &Inspection) -> io::Result<()> {
+    write!(out, "{}", found.store)?;
+    let (entries, frames) = (found.log_entries, found.log_frames);
+    writeln!(out, "log: {entries} entries in {frames} frames; {}", found.log_end)?;
+    if found.suspect {
+        writeln!(out, "SUSPECT: the log ends below what had been durable")?;
+    }
+    Ok(())
 }
 
 fn as_json(found: &Inspection) -> Value {

@@ -7,6 +7,7 @@
 mod args;
 mod inspect;
 mod offline;
+mod print;
 mod quickstart;
 mod status;
 mod wal;

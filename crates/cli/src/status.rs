@@ -1,6 +1,6 @@
 //! `holdfast status`: asks a running node.
 
-use crate::args::Output;
+use crate::{args::Output, print::print};
 use bytesize::ByteSize;
 use holdfast_api::{SOCKET_NAME, client, types::Status};
 use std::{fmt::Write, path::Path, process::ExitCode};
@@ -8,13 +8,14 @@ use std::{fmt::Write, path::Path, process::ExitCode};
 pub(crate) async fn run(data_dir: &Path, output: Output) -> Result<ExitCode, String> {
     let status =
         client::status(&data_dir.join(SOCKET_NAME)).await.map_err(|error| error.to_string())?;
-    match output {
+    let text = match output {
         Output::Json => {
             let json = serde_json::to_string_pretty(&status).map_err(|error| error.to_string())?;
-            println!("{json}");
+            json + "\n"
         }
-        Output::Table => print!("{}", table(&status)),
-    }
+        Output::Table => table(&status),
+    };
+    print(|out| out.write_all(text.as_bytes()))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -3,6 +3,7 @@
 use crate::{
     args::{OfflineDisk, Output},
     offline,
+    print::print,
 };
 use holdfast_replica::{Meta, inspect::read_log};
 use holdfast_wal::{Dump, DumpEntry, DumpFrame};
@@ -15,17 +16,11 @@ use std::{
 pub(crate) fn dump(which: &OfflineDisk, output: Output) -> Result<ExitCode, String> {
     let mut stopped = offline::open(which)?;
     let log = read_log(&mut *stopped.disk).map_err(|error| error.to_string())?;
-    let mut out = io::BufWriter::new(io::stdout().lock());
-    let printed = match output {
-        Output::Table => print_table(&mut out, &log),
-        Output::Json => print_json(&mut out, &log),
-    };
-    match printed.and_then(|()| out.flush()) {
-        // A pager that was left early is no failure.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
-        Err(error) => Err(format!("cannot print: {error}")),
-        Ok(()) => Ok(ExitCode::SUCCESS),
-    }
+    print(|out| match output {
+        Output::Table => print_table(out, &log),
+        Output::Json => print_json(out, &log),
+    })?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn describe(entry: &DumpEntry) -> String {
@@ -35,27 +30,27 @@ fn describe(entry: &DumpEntry) -> String {
     }
 }
 
-fn print_table(out: &mut impl Write, log: &Dump) -> io::Result<()> {
-    let print = |out: &mut dyn Write, frame: &DumpFrame| {
+fn print_table(out: &mut dyn Write, log: &Dump) -> io::Result<()> {
+    let show = |out: &mut dyn Write, frame: &DumpFrame| {
         writeln!(out, "{frame}")?;
         frame.entries.iter().try_for_each(|entry| {
             writeln!(out, "    {} (payload {} bytes)", describe(entry), entry.payload_bytes)
         })
     };
     writeln!(out, "log {} from {}", log.stream, log.start.position)?;
-    log.frames.iter().try_for_each(|frame| print(out, frame))?;
+    log.frames.iter().try_for_each(|frame| show(out, frame))?;
     writeln!(out, "ends at {}: {}; greatest durable mark {}", log.end, log.finding, log.mark)?;
     if log.mark > log.end {
         writeln!(out, "DAMAGED: something below the durable mark is missing")?;
     }
     if !log.behind.is_empty() {
         writeln!(out, "intact frames behind the end, not part of the log:")?;
-        log.behind.iter().try_for_each(|frame| print(out, frame))?;
+        log.behind.iter().try_for_each(|frame| show(out, frame))?;
     }
     Ok(())
 }
 
-fn print_json(out: &mut impl Write, log: &Dump) -> io::Result<()> {
+fn print_json(out: &mut dyn Write, log: &Dump) -> io::Result<()> {
     let object = |frame: &DumpFrame, in_log: bool| -> Value {
         let entries: Vec<Value> = frame
             .entries
