@@ -3,7 +3,14 @@
 use bytesize::ByteSize;
 use holdfast_io::net::Address;
 use holdfast_node::{Config, Ready};
-use std::{io::Write, process::ExitCode};
+use std::{
+    io::Write,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// signal(7); the same number on every architecture that we build for.
@@ -18,8 +25,15 @@ pub(crate) async fn run(config: Config) -> Result<ExitCode, String> {
     // A limit on file size then fails one write instead of killing the process.
     let _limit = signal(SignalKind::from_raw(SIGXFSZ)).map_err(cannot)?;
     let (stop, stopped) = tokio::sync::oneshot::channel();
+    let serving = Arc::new(AtomicBool::new(false));
+    let starting = serving.clone();
     tokio::spawn(async move {
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        if !starting.load(Ordering::Relaxed) {
+            // Formatting or recovering, which may take a while and may be cut off
+            // anywhere; no client is there yet.
+            std::process::exit(0);
+        }
         // The node may have failed by itself and be gone already.
         let _ = stop.send(());
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
@@ -27,6 +41,10 @@ pub(crate) async fn run(config: Config) -> Result<ExitCode, String> {
     });
     let stopped = async move {
         let _ = stopped.await;
+    };
+    let announce = |ready: &Ready| {
+        serving.store(true, Ordering::Relaxed);
+        announce(ready);
     };
     match holdfast_node::run(config, announce, stopped).await {
         Ok(()) => Ok(ExitCode::SUCCESS),
