@@ -118,7 +118,9 @@ impl Host {
         for record in found.records.values() {
             let LogOp::Fresh { slots, .. } = &record.op else { continue };
             for slot in slots {
-                if !self.store.mark_used(PhysSlot(*slot)) {
+                // A damaged log may lack that its slots were given to another. They
+                // are neither read nor applied nor freed then.
+                if !self.store.mark_used(PhysSlot(*slot)) && !self.damaged {
                     return Err(HostError::Damaged(format!(
                         "the log of volume {} names slot {slot}, which is in use",
                         state.volume
@@ -325,12 +327,16 @@ impl<'a> Replay<'a> {
         for replica in &mut replicas {
             replica.state.suspect |= suspect;
             let mut next = replica.state.applied.next();
-            let gap = replica.records.keys().find(|lsn| {
-                let fits = **lsn == next;
-                next = next.next();
+            let mut epoch = replica.state.applied_epoch;
+            // Where a truncation was lost, what it dropped would follow what the
+            // store has of a later epoch.
+            let gap = replica.records.iter().find(|(lsn, record)| {
+                let fits = **lsn == next && record.epoch >= epoch;
+                (next, epoch) = (next.next(), record.epoch);
                 !fits
             });
-            if let Some(gap) = gap.copied() {
+            if let Some((gap, _)) = gap {
+                let gap = *gap;
                 if !suspect {
                     return Err(HostError::Damaged(format!(
                         "the log of volume {} lacks what is before record {gap}",
@@ -351,6 +357,10 @@ impl<'a> Replay<'a> {
         crcs: &[u32],
     ) -> Result<bool, DiskError> {
         for (slot, crcs) in slots.iter().zip(crcs.chunks(SLOT_BLOCKS)) {
+            // The growth that made it was lost, and with it what was written there.
+            if !self.store.has_slot(PhysSlot(*slot)) {
+                return Ok(false);
+            }
             let (file, offset) = self.store.place(PhysSlot(*slot));
             let buf = self.pool.alloc(SLOT_BYTES);
             let read = match disk.run(Op::Read { file, offset, buf })? {

@@ -202,6 +202,11 @@ impl Store {
         self.growth.no_space = false;
     }
 
+    /// Whether the data area is large enough to have the slot.
+    pub(crate) fn has_slot(&self, phys: PhysSlot) -> bool {
+        self.slots.get(phys).is_some()
+    }
+
     /// File and byte offset of a slot.
     pub(crate) fn place(&self, phys: PhysSlot) -> (FileId, u64) {
         (self.files.data, self.superblock.slot_offset(phys))

@@ -1,11 +1,11 @@
-//! Fresh slots that are used again while the log still names them for what they
-//! held before.
+//! A store that is newer than the point where its log starts: rounds in pieces,
+//! whose log still has what was truncated, deleted or applied since.
 
 use super::{
     super::{HostOptions, Tag, log::LogOp, round::Phase},
     rig::{MIB, Rig, Writer, options},
 };
-use holdfast_types::VolumeId;
+use holdfast_types::{Epoch, Lsn, VolumeId};
 use holdfast_wire::RecordOp;
 
 const GONE: VolumeId = VolumeId::from_u128(1);
@@ -72,4 +72,42 @@ fn a_slot_of_a_deleted_volume_that_another_uses_is_the_others() {
     next.commit_all(&mut rig);
     let last = 1000 * (written - 1);
     assert_eq!(next.read(&mut rig, (written - 1) * 16, 2), [last, last + 1]);
+}
+
+/// A piece has applied records of epoch 2 while the log still starts where the
+/// tail of epoch 1 stands, and what dropped that tail is damaged.
+#[test]
+fn a_tail_whose_truncation_is_lost_does_not_come_back() {
+    let mut rig = Rig::with(3, 64 * MIB, HostOptions { map_cache_bytes: 4096, ..options() });
+    rig.create(WIDE, 1 << 20);
+    let mut writer = Writer::attach(&mut rig, WIDE, 1);
+    for i in 0..60 {
+        writer.write(&mut rig, i * LEAF_BLOCKS, 1, i);
+    }
+    rig.acked(WIDE, 60);
+    let mut writer = Writer::attach(&mut rig, WIDE, 2);
+    let truncation = rig.host.wal.cut().position.get().to_le_bytes();
+    rig.truncate(WIDE, 2, 0).unwrap();
+    rig.acks.clear();
+    (writer.last, writer.last_epoch) = (0, 0);
+    for i in 0..30 {
+        writer.write(&mut rig, i * LEAF_BLOCKS, 1, 1000 + i);
+    }
+    writer.commit_all(&mut rig);
+    rig.host.drain();
+    while rig.host.volumes()[0].applied_lsn == Lsn::ZERO
+        || rig.host.round.phase == Phase::Checkpoint
+    {
+        rig.turn();
+    }
+    assert!(rig.host.volumes()[0].applied_lsn < Lsn::new(30), "the round has more pieces");
+    rig.disk.power_cut();
+    // A frame's position stands at its byte 32.
+    let hits =
+        rig.disk.damage("wal", |page| page[..8] == *b"HFwalfrm" && page[32..40] == truncation);
+    assert_eq!(hits, 1);
+    rig.reopen_suspect();
+    let promise = rig.fence(WIDE, 3).unwrap();
+    assert_eq!(promise.last_epoch, Epoch::new(2), "as far as the store has it");
+    assert_eq!(promise.last_lsn, promise.applied_lsn);
 }
