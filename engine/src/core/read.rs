@@ -8,8 +8,9 @@ use holdfast_replica::{Extents, ReadError, ReadSegments};
 use holdfast_types::BLOCK_BYTES;
 use holdfast_wire::Refusal;
 
-/// What one status request covers at most; the reply says how far it got. At
-/// worst every other block is a hole: 32768 extents.
+/// What one status request covers at most: bounds the time that a shard spends on
+/// it. The reply says how far it got, which is less where a member has very many
+/// extents to name.
 pub const STATUS_BYTES_MAX: u64 = 128 << 20;
 
 impl EngineCore {

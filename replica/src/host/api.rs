@@ -115,7 +115,7 @@ pub enum Event {
     Status {
         /// The call.
         tag: Tag,
-        /// Runs that together cover the range asked for.
+        /// Runs that together cover the range asked for, or the first of very many.
         result: Result<Extents, ReadError>,
     },
     /// Answer to [`Host::reserve`].

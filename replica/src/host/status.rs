@@ -6,6 +6,10 @@ use holdfast_io::DiskError;
 use holdfast_types::{BlockMask, BlockNo, BlockRange, Epoch, Lsn, SLOT_BLOCKS, SlotNo, VolumeId};
 use holdfast_wire::Refusal;
 
+/// Extents of one answer at most. It then ends early, and whoever asked asks again:
+/// bounds the memory of answers about ranges full of holes.
+pub(super) const EXTENTS_MAX: usize = 8192;
+
 /// A question for allocation.
 #[derive(Debug)]
 pub(super) struct StatusTask {
@@ -40,7 +44,7 @@ impl Host {
 
     pub(super) fn resolve_status(&mut self, number: u32) {
         let Some(mut task) = self.statuses.remove(number) else { return };
-        while task.resolved < task.range.count {
+        while task.resolved < task.range.count && task.extents.len() < EXTENTS_MAX {
             let block = BlockNo::new(task.range.start.get() + task.resolved);
             let first = block.index_in_slot();
             let count = (SLOT_BLOCKS - first).min((task.range.count - task.resolved) as usize);

@@ -2,7 +2,7 @@
 //! applied, and after a restart; and what must be refused is.
 
 use super::{
-    super::{Event, ReadError, round::Phase},
+    super::{Event, ReadError, round::Phase, status::EXTENTS_MAX},
     rig::{MIB, Rig, Writer, data, history, options, range, write_op},
 };
 use holdfast_io::{BufPool, Disk, IoQueue};
@@ -593,4 +593,26 @@ fn a_deletion_logged_behind_the_barrier_is_not_in_that_checkpoint() {
     rig.changed(tag).unwrap();
     rig.crash();
     assert_eq!(rig.host.volumes().len(), 1);
+}
+
+#[test]
+fn an_answer_about_a_range_full_of_holes_ends_early() {
+    let (mut rig, _) = start();
+    let volume = VolumeId::from_u128(6);
+    rig.create(volume, 9000);
+    let mut writer = Writer::attach(&mut rig, volume, 1);
+    writer.append(&mut rig, vec![RecordOp::EpochStart]);
+    let pool = BufPool::new(0);
+    let blocks: Vec<u64> = (0..4500).map(|i| 2 * i).collect();
+    for batch in blocks.chunks(40) {
+        let ops = batch.iter().map(|block| write_op(&pool, *block, 1, 1)).collect();
+        writer.append(&mut rig, ops);
+        writer.commit_all(&mut rig);
+        rig.drain();
+    }
+    let extents = rig.status(volume, 1, 0, range(0, 9000));
+    assert_eq!(extents.len(), EXTENTS_MAX);
+    assert!(extents.iter().enumerate().all(|(i, extent)| *extent == (1, i % 2 == 0)));
+    let rest = rig.status(volume, 1, 0, range(EXTENTS_MAX as u64, 9000 - EXTENTS_MAX as u64));
+    assert_eq!(rest.len(), 9000 - EXTENTS_MAX);
 }
