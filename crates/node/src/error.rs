@@ -59,7 +59,7 @@ pub enum NodeError {
     #[error(transparent)]
     Rejected(#[from] Rejected),
     /// The disk cannot be opened at all.
-    #[error("cannot use the disk {}: {source}", path.display())]
+    #[error("cannot use the disk {}: {source} (--disk)", path.display())]
     DiskOpen {
         /// The directory or device.
         path: PathBuf,

@@ -21,6 +21,7 @@ use holdfast_replica::{FormatOptions, Host, HostError, HostOptions, NewVolume};
 use holdfast_types::{BLOCK_BYTES, DiskId, HistoryId, NodeId, ReplicaId, VolumeId};
 use std::{
     future::Future,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
     time::Instant,
@@ -167,6 +168,10 @@ async fn listen(address: &Address, option: &'static str) -> Result<Listener, Nod
 fn prepare_disk(path: &Path) -> Result<Option<DirLock>, NodeError> {
     let cannot = |source| NodeError::DiskOpen { path: path.to_owned(), source };
     if !path.exists() {
+        if is_device_name(path) {
+            let message = "there is no such device; check its name";
+            return Err(cannot(io::Error::new(io::ErrorKind::NotFound, message)));
+        }
         crashsafe::create_dir(path).map_err(cannot)?;
     }
     if !path.is_dir() {
@@ -180,6 +185,11 @@ fn prepare_disk(path: &Path) -> Result<Option<DirLock>, NodeError> {
         }
     }
     DirLock::acquire(path).map(Some).map_err(cannot)
+}
+
+/// Whether a path can only mean a device: a directory made there would be in memory.
+fn is_device_name(path: &Path) -> bool {
+    path.starts_with("/dev") && !path.starts_with("/dev/shm")
 }
 
 /// Starts the shard with its disk; formats the disk if it is new.
@@ -209,9 +219,8 @@ fn open_disk(
     let pools = [pool.clone()];
     let mut disk = holdfast_io::open_disk(path, config.backend, &pools).map_err(open_failed)?;
     if let Some(faults) = &config.fault {
-        let faults = fault::FaultConfig::parse(faults).map_err(|reason| {
-            open_failed(std::io::Error::new(std::io::ErrorKind::InvalidInput, reason))
-        })?;
+        let faults = fault::FaultConfig::parse(faults)
+            .map_err(|reason| open_failed(io::Error::new(io::ErrorKind::InvalidInput, reason)))?;
         tracing::warn!(?faults, "injecting faults below the store");
         disk = Box::new(fault::FaultDisk::new(disk, faults).map_err(open_failed)?);
     }
@@ -340,6 +349,19 @@ async fn bring_up(
 }
 
 fn gone() -> NodeError {
-    let source = std::io::Error::other("its thread ended");
+    let source = io::Error::other("its thread ended");
     NodeError::System { what: "the shard stopped by itself", source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_that_is_not_there_becomes_no_directory() {
+        let path = Path::new("/dev/holdfast-no-such-device");
+        let error = prepare_disk(path).unwrap_err();
+        assert!(error.to_string().contains("no such device"), "{error}");
+        assert!(!path.exists());
+    }
 }
