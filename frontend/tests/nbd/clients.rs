@@ -317,6 +317,7 @@ fn fio_verifies_what_it_wrote_over_several_connections() {
                 "--size=16m",
                 "--offset_increment=32m",
                 "--verify=crc32c",
+                "--verify_state_save=0",
                 "--verify_fatal=1",
                 &format!("--directory={}", dir.path().display()),
                 "--output-format=terse",
