@@ -20,10 +20,9 @@
 use super::{Credits, meta::FreshSlots};
 use holdfast_io::Buf;
 use holdfast_types::{
-    BLOCK_BYTES, BlockRange, DISCARD_SLOTS_MAX, Epoch, EpochSpan, HistoryId, Lsn,
-    RECORD_BLOCKS_MAX, SLOT_BLOCKS,
+    BlockRange, DISCARD_SLOTS_MAX, Epoch, EpochSpan, HistoryId, Lsn, RECORD_BLOCKS_MAX, SLOT_BLOCKS,
 };
-use holdfast_wal::{EntryId, Position};
+use holdfast_wal::{Entry, EntryId, Position};
 use holdfast_wire::{Append, BlockCrcs, Record, RecordOp, Refusal, StreamSession};
 use std::collections::VecDeque;
 
@@ -90,14 +89,21 @@ impl LogOp {
         matches!(self, Self::Write { .. } | Self::Fresh { .. })
     }
 
-    /// What it counts against the limit of unapplied bytes: a WAL frame of its
-    /// own, and the memory of its index nodes where there are many.
+    /// What it takes of the WAL's ring at most, in a frame of its own.
+    pub(super) fn ring_bytes(&self) -> u64 {
+        let payload = match self {
+            Self::Write { range, .. } => range.bytes(),
+            Self::Fresh { .. } | Self::Discard { .. } | Self::EpochStart | Self::Resize { .. } => 0,
+        };
+        Entry::ring_bytes(payload)
+    }
+
+    /// What it counts against the limit of unapplied bytes: its part of the ring,
+    /// and the memory of its index nodes where there are many.
     pub(super) fn charge(&self) -> u64 {
-        let frame = BLOCK_BYTES as u64;
         match self {
-            Self::Write { range, .. } => frame + range.bytes(),
             Self::Discard { range } => Credits::discard_wal_bytes(range.count),
-            Self::Fresh { .. } | Self::EpochStart | Self::Resize { .. } => frame,
+            _ => self.ring_bytes(),
         }
     }
 }

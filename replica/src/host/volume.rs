@@ -91,7 +91,7 @@ impl Volume {
 
 /// The WAL space that a record takes again when it is carried forward.
 pub(super) fn carry_charge(record: &LogRecord) -> u64 {
-    record.op.charge()
+    record.op.ring_bytes()
 }
 
 /// A record that has been put into the WAL at least once.
