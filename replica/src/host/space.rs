@@ -201,6 +201,10 @@ impl Host {
             || self.store.deferred_slots() > 0
             || self.space.holds()
             || !matches!(self.round.phase, Phase::Idle);
+        if self.store.can_grow() {
+            // What is set aside for others may stay so for long.
+            self.store.want_growth();
+        }
         self.store.can_grow()
             || self.store.is_removing()
             || (freeing && checkpoints < RESERVE_CHECKPOINTS)

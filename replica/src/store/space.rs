@@ -3,6 +3,7 @@
 
 use super::{
     PhysSlot, Store, Work,
+    cache::LEAF_RECORDS,
     page::{PAGE_BYTES, SLOT_PAGES},
     slots::Use,
     superblock::Superblock,
@@ -11,13 +12,16 @@ use super::{
 };
 use holdfast_io::{DiskError, DiskErrorKind, FileId, IoQueue, Op, OpResult};
 use holdfast_types::{
-    SLOT_BYTES,
+    DISCARD_SLOTS_MAX, SLOT_BYTES,
     mutant::{self, Mutant},
 };
 
 /// Free pages that a checkpoint may need beyond those counted as dirty: upper
 /// levels, and the slot-state pages that describe the slots it takes.
 const PAGES_SLACK: u64 = 64;
+/// Map leaves that one record changes at most: that of the largest discard, which
+/// is applied whole, however much is dirty already.
+const RECORD_PAGES_MAX: u64 = DISCARD_SLOTS_MAX.div_ceil(LEAF_RECORDS) + 1;
 /// Dirty pages at most, as a part of the slots: a small disk must not keep more
 /// room for checkpoints than it has for data.
 const DIRTY_LIMIT_DIVISOR: u64 = 8;
@@ -51,12 +55,14 @@ pub(super) struct Growth {
     tight: bool,
     /// Not even a small one did.
     no_space: bool,
+    /// Someone waits for space, though there are free slots.
+    wanted: bool,
 }
 
 impl Growth {
     pub(super) fn new(superblock: &Superblock, slots: u64) -> Self {
         let capacity = if superblock.device { slots } else { superblock.slot_capacity };
-        Self { capacity, running: false, tight: false, no_space: false }
+        Self { capacity, running: false, tight: false, no_space: false, wanted: false }
     }
 
     pub(super) fn is_running(&self) -> bool {
@@ -145,7 +151,7 @@ impl Store {
             Some(_) => self.volumes.dirty.len() as u64,
             None => self.dirty_pages(),
         };
-        let most = dirty.max(self.dirty_limit_wanted());
+        let most = dirty.max(self.dirty_limit_wanted() + RECORD_PAGES_MAX);
         most + most / 4 + PAGES_SLACK
     }
 
@@ -197,6 +203,13 @@ impl Store {
         self.slots.count() < self.growth.capacity && !self.growth.no_space
     }
 
+    /// Has the data file grow by a step, if it can, though there are free slots:
+    /// they are spoken for.
+    pub(crate) fn want_growth(&mut self) {
+        // A step that is under way comes first.
+        self.growth.wanted = !self.growth.running;
+    }
+
     /// Lets growth be tried again after it ran out of space; for a slow timer.
     pub(crate) fn retry_growth(&mut self) {
         self.growth.no_space = false;
@@ -217,9 +230,11 @@ impl Store {
     pub(super) fn flush_growth(&mut self, queue: &mut IoQueue) {
         let slots = self.slots.count();
         let step = growth_step(slots);
-        if self.growth.running || !self.can_grow() || self.slots.total(Use::Free) > 2 * step {
+        let plenty = self.slots.total(Use::Free) > 2 * step && !self.growth.wanted;
+        if self.growth.running || !self.can_grow() || plenty {
             return;
         }
+        self.growth.wanted = false;
         let step = if self.growth.tight { GROWTH_SLOTS_LAST } else { step };
         let to = (slots + step).min(self.growth.capacity);
         self.growth.running = true;

@@ -3,6 +3,7 @@
 mod basics;
 mod disk;
 mod failing;
+mod full;
 mod model;
 mod reuse;
 mod rig;

@@ -1,0 +1,54 @@
+//! Disks that are full, or nearly.
+
+use super::rig::{MIB, Rig, Writer, options, range};
+use holdfast_types::{DISCARD_SLOTS_MAX, SLOT_BLOCKS, VolumeId};
+
+const VOLUME: VolumeId = VolumeId::from_u128(5);
+const OTHER: VolumeId = VolumeId::from_u128(6);
+
+/// Blocks that one map leaf covers.
+const LEAF_BLOCKS: u64 = 46 * 16;
+
+/// Every slot that is mapped has a map page of its own: one discard changes more
+/// of them than a checkpoint of a full disk has room for.
+#[test]
+fn a_discard_of_scattered_slots_does_not_need_what_a_full_disk_has_not() {
+    let mut rig = Rig::with(5, 64 * MIB, options());
+    rig.create(VOLUME, 1 << 24);
+    let mut writer = Writer::attach(&mut rig, VOLUME, 1);
+    let mut leaves = 0;
+    while rig.host.credits().slots > 0 {
+        writer.write(&mut rig, leaves * LEAF_BLOCKS, 1, leaves);
+        leaves += 1;
+        if leaves % 64 == 0 || rig.host.credits().slots == 0 {
+            writer.commit_all(&mut rig);
+            rig.drain();
+        }
+    }
+    let blocks = DISCARD_SLOTS_MAX * SLOT_BLOCKS as u64;
+    assert!(leaves * LEAF_BLOCKS > blocks, "only {leaves} slots");
+    writer.discard(&mut rig, 0, blocks);
+    rig.settle();
+    writer.commit_all(&mut rig);
+    rig.drain();
+    assert!(rig.host.failure().is_none(), "{:?}", rig.host.failure());
+    assert!(rig.host.credits().slots > 0);
+}
+
+/// Slots set aside for what is not committed leave none for others, though the
+/// data area has many free: it has to grow.
+#[test]
+fn the_disk_grows_when_all_that_is_free_is_set_aside() {
+    let mut rig = Rig::with(6, 1024 * MIB, options());
+    rig.create(VOLUME, 1 << 24);
+    rig.create(OTHER, 1 << 24);
+    let mut stuck = Writer::attach(&mut rig, VOLUME, 1);
+    rig.settle();
+    let mut slot = 0;
+    while rig.host.credits().slots > 0 {
+        stuck.write(&mut rig, slot * SLOT_BLOCKS as u64, 1, slot);
+        slot += 1;
+    }
+    rig.settle();
+    assert!(rig.reserve(OTHER, range(0, 1)).1);
+}
