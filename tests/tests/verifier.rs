@@ -93,7 +93,9 @@ impl Server for Nbdkit {
     fn start(&mut self) -> Result<()> {
         let _ = std::fs::remove_file(&self.socket);
         let mut nbdkit = command!("nbdkit", "--foreground", "--unix", &self.socket);
-        nbdkit.arg("file").arg(&self.file).stdin(Stdio::null());
+        // Side by side, the kernel lets a read of a file see half of a write.
+        nbdkit.arg("--filter=noparallel").arg("file").arg(&self.file);
+        nbdkit.arg("serialize=all-requests").stdin(Stdio::null());
         self.child = Some(nbdkit.spawn().map_err(Error::io("start nbdkit"))?);
         Ok(())
     }

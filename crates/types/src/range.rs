@@ -146,7 +146,9 @@ impl BlockRange {
     pub fn slots(self) -> impl Iterator<Item = (SlotNo, BlockMask)> {
         let (start, end) = (self.start.0, self.end().0);
         let per = SLOT_BLOCKS as u64;
-        (start / per..end.div_ceil(per)).map(move |slot| {
+        // Nothing touches no slot, also in the middle of one.
+        let end_slot = if self.count == 0 { start / per } else { end.div_ceil(per) };
+        (start / per..end_slot).map(move |slot| {
             let first = start.max(slot * per) - slot * per;
             let last = end.min((slot + 1) * per) - slot * per;
             let mask = ((1u32 << last) - (1u32 << first)) as BlockMask;
