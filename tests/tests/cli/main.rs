@@ -1,8 +1,9 @@
-//! What the program `holdfast` does for whoever types it: refusals, reports, a
+//! What the program `holdfast` does for whoever types it: refusals, reports, abuse, a
 //! full disk, a long log.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod abuse;
 mod damage;
 mod quick_start;
 mod refusals;
