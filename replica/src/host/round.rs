@@ -27,6 +27,7 @@
 
 use super::{
     Host,
+    append::Pending,
     apply::SlotTask,
     log::{Step, VolumeLog},
     volume::{VolIx, Volume, round_target},
@@ -167,7 +168,10 @@ impl Host {
     fn cut_here(&mut self) {
         self.round.cut = self.wal.cut();
         self.round.upto = self.placed_upto;
-        self.round.entries_at_cut = self.entries_since_cut;
+        // What no frame holds yet comes to lie above the cut.
+        let above = self.pending.iter().rev().take_while(|(entry, _)| *entry > self.placed_upto);
+        let above = above.filter(|(_, pending)| !matches!(pending, Pending::Carried { .. }));
+        self.round.entries_at_cut = self.entries_since_cut - above.count() as u64;
         self.round.phase = Phase::Marking;
         if self.wal.recorded_mark() < self.round.cut.position {
             self.wal.request_mark(self.round.cut.position);

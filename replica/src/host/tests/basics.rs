@@ -491,6 +491,20 @@ fn after_a_quiet_while_everything_is_applied() {
 }
 
 #[test]
+fn what_comes_in_the_same_turn_as_a_cut_lies_above_it_and_is_left_to_the_next() {
+    let (mut rig, mut writer) = start();
+    writer.commit_all(&mut rig);
+    rig.drain();
+    let tag = rig.tag();
+    let epoch = Epoch::new(7);
+    rig.host.fence(tag, &Fence { volume: VOLUME, history: history(), epoch });
+    rig.drain();
+    rig.crash();
+    assert_eq!(rig.host.entries_since_cut, 0, "the log was left empty");
+    assert_eq!(rig.host.volumes()[0].promised, epoch);
+}
+
+#[test]
 fn payload_beyond_the_cache_is_read_back_from_the_log() {
     let options = super::super::HostOptions { payload_cache_bytes: 0, ..options() };
     let mut rig = Rig::with(3, 64 * MIB, options);
