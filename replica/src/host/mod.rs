@@ -133,6 +133,13 @@ pub struct Host {
 impl Host {
     /// Lays out an empty disk. Durable on return.
     pub fn format(disk: &mut dyn Disk, options: &FormatOptions) -> Result<DiskId, HostError> {
+        // With less, a ring's headroom leaves no room for the largest record.
+        if options.segment_bytes == 0 || !options.segment_bytes.is_multiple_of(1 << 20) {
+            let found = options.segment_bytes;
+            return Err(HostError::Options(format!(
+                "a log segment has {found} bytes; give a multiple of 1 MiB"
+            )));
+        }
         let options = StoreOptions {
             segment_bytes: options.segment_bytes,
             segments: options.segments,

@@ -2,7 +2,8 @@
 //! applied, and after a restart; and what must be refused is.
 
 use super::{
-    super::{Event, ReadError, round::Phase, status::EXTENTS_MAX},
+    super::{Event, FormatOptions, Host, HostError, ReadError, round::Phase, status::EXTENTS_MAX},
+    disk::TestDisk,
     rig::{MIB, Rig, Writer, data, history, options, range, write_op},
 };
 use holdfast_io::{BufPool, Disk, IoQueue};
@@ -629,4 +630,18 @@ fn an_answer_about_a_range_full_of_holes_ends_early() {
     assert!(extents.iter().enumerate().all(|(i, extent)| *extent == (1, i % 2 == 0)));
     let rest = rig.status(volume, 1, 0, range(EXTENTS_MAX as u64, 9000 - EXTENTS_MAX as u64));
     assert_eq!(rest.len(), 9000 - EXTENTS_MAX);
+}
+
+#[test]
+fn a_log_too_small_for_the_largest_record_is_not_made() {
+    for segment_bytes in [0, 512 * 1024, (1 << 20) + 4096] {
+        let mut disk = TestDisk::new(0, 64 << 20);
+        let format = FormatOptions { segment_bytes, segments: 4, capacity_bytes: None };
+        let error = Host::format(&mut disk, &format).unwrap_err();
+        assert!(error.to_string().contains("multiple of 1 MiB"), "{error}");
+        assert!(matches!(
+            Host::open(&mut disk, BufPool::new(0), options()),
+            Err(HostError::NotFormatted)
+        ));
+    }
 }
