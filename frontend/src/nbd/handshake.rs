@@ -127,7 +127,7 @@ impl Handshake {
     }
 
     /// Uses bytes from the front of `input`; says how many and what is next.
-    /// Needs at most [`OPTION_BYTES_MAX`] and an option header at once.
+    /// Needs at most `OPTION_BYTES_MAX` and an option header at once.
     pub fn advance(
         &mut self,
         input: &[u8],

@@ -90,42 +90,42 @@ pub enum Event {
         /// Why.
         refusal: Refusal,
     },
-    /// Answer to [`Host::fence`].
+    /// Answer to [`Host::fence`](super::Host::fence).
     Promised {
         /// The call.
         tag: Tag,
         /// The promise, on stable storage.
         result: Result<Promise, Refusal>,
     },
-    /// Answer to [`Host::truncate`].
+    /// Answer to [`Host::truncate`](super::Host::truncate).
     Truncated {
         /// The call.
         tag: Tag,
         /// The truncation is on stable storage.
         result: Result<(), Refusal>,
     },
-    /// Answer to [`Host::read`].
+    /// Answer to [`Host::read`](super::Host::read).
     Read {
         /// The call.
         tag: Tag,
         /// Exactly the blocks asked for.
         result: Result<ReadSegments, ReadError>,
     },
-    /// Answer to [`Host::status`].
+    /// Answer to [`Host::status`](super::Host::status).
     Status {
         /// The call.
         tag: Tag,
         /// Runs that together cover the range asked for, or the first of very many.
         result: Result<Extents, ReadError>,
     },
-    /// Answer to [`Host::reserve`].
+    /// Answer to [`Host::reserve`](super::Host::reserve).
     Reserved {
         /// The call.
         tag: Tag,
         /// Whether the range can be written; space for it is set aside until it is.
         granted: bool,
     },
-    /// Answer to [`Host::create_volume`] and [`Host::delete_volume`].
+    /// Answer to [`Host::create_volume`](super::Host::create_volume) and [`Host::delete_volume`](super::Host::delete_volume).
     VolumeChanged {
         /// The call.
         tag: Tag,
