@@ -9,7 +9,7 @@
 //! which the kernel keeps until the last operation on it has ended, also when
 //! its process was killed meanwhile: the next process cannot open the file
 //! while a write of the last one may still land in it. Opening waits a while
-//! for that ([`BUSY_WAIT`]).
+//! for that ([`FILE_BUSY_WAIT`], [`DEVICE_BUSY_WAIT`]).
 
 use super::{FileId, OpenMode};
 use rustix::{
@@ -28,9 +28,13 @@ use std::{
 /// Sizes the table registered with a ring.
 pub(super) const FILES_MAX: usize = 64;
 
-/// How long opening waits for a killed process' last operations on a file. A
+/// How long opening waits for a killed process' last operations on a file. Its
+/// owner holds the directory's lock, so nobody else has it open on purpose; a
 /// device that takes longer than this for one write is as good as dead.
-const BUSY_WAIT: Duration = Duration::from_secs(5);
+const FILE_BUSY_WAIT: Duration = Duration::from_secs(30);
+/// The same for a device, which may well be mounted: who tries one that is in
+/// use should not have to wait long for the answer.
+const DEVICE_BUSY_WAIT: Duration = Duration::from_secs(5);
 /// How often it looks meanwhile.
 const BUSY_POLL: Duration = Duration::from_millis(20);
 
@@ -82,11 +86,15 @@ fn explain(error: impl Into<io::Error>, context: impl fmt::Display) -> io::Error
 }
 
 /// Repeats `attempt` while something still holds the file.
-fn when_free<T>(busy: Errno, mut attempt: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+fn when_free<T>(
+    busy: Errno,
+    wait: Duration,
+    mut attempt: impl FnMut() -> Result<T, Errno>,
+) -> Result<T, Errno> {
     let start = Instant::now();
     loop {
         match attempt() {
-            Err(errno) if errno == busy && start.elapsed() < BUSY_WAIT => sleep(BUSY_POLL),
+            Err(errno) if errno == busy && start.elapsed() < wait => sleep(BUSY_POLL),
             other => return other,
         }
     }
@@ -104,8 +112,9 @@ impl Root {
             }
             FileType::BlockDevice => {
                 let flags = OFlags::EXCL | OFlags::DIRECT | OFlags::CLOEXEC;
-                let writable =
-                    when_free(Errno::BUSY, || fs::open(path, flags | OFlags::RDWR, Mode::empty()));
+                let writable = when_free(Errno::BUSY, DEVICE_BUSY_WAIT, || {
+                    fs::open(path, flags | OFlags::RDWR, Mode::empty())
+                });
                 match writable {
                     Ok(fd) => Place::Device { fd, read_only: false },
                     Err(Errno::ACCESS | Errno::ROFS | Errno::PERM) => {
@@ -216,7 +225,7 @@ impl Root {
         let fd = fd.map_err(cannot)?;
         if mode != OpenMode::ReadOnly {
             let lock = || fs::flock(&fd, FlockOperation::NonBlockingLockExclusive);
-            when_free(Errno::WOULDBLOCK, lock).map_err(|error| match error {
+            when_free(Errno::WOULDBLOCK, FILE_BUSY_WAIT, lock).map_err(|error| match error {
                 Errno::WOULDBLOCK => io::Error::new(
                     io::ErrorKind::ResourceBusy,
                     format!(
