@@ -30,7 +30,7 @@ struct Node {
 impl Node {
     fn open(root: &Path, format: bool) -> (Self, String, u64, f64) {
         let pool = BufPool::new(64 << 20);
-        let mut disk = open_disk(root, BackendChoice::Auto, &[pool.clone()]).unwrap();
+        let mut disk = open_disk(root, BackendChoice::Auto, std::slice::from_ref(&pool)).unwrap();
         if format {
             let options =
                 FormatOptions { segment_bytes: 64 << 20, segments: 16, capacity_bytes: None };
