@@ -57,8 +57,9 @@ fn a_hundred_power_cuts_lose_nothing() {
 }
 
 #[test]
-fn kills_lose_nothing_on_io_uring() {
-    rounds_on("uring", 12, 2, &["--backend", "uring"]);
+fn a_hundred_kills_lose_nothing_on_io_uring() {
+    let report = rounds_on("uring", 100, 2, &["--backend", "uring"]);
+    assert!(report.crashes >= 60, "{report}");
 }
 
 #[test]
