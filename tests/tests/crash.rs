@@ -19,7 +19,7 @@ fn survive(name: &str, dir: &Path, options: Options, rounds: u64, seed: u64) -> 
     let plan = Plan {
         rounds,
         load: Load { seed, ..Load::default() },
-        round_max: Duration::from_millis(700),
+        round_max: Duration::from_millis(350),
         progress_every: 10,
     };
     let mut server = DaemonServer::new(options);
