@@ -1,11 +1,11 @@
-//! The stored form of the catalogue, and the only module that names bincode.
+//! The stored form of the catalogue.
 //!
 //! A snapshot is `magic (8 bytes) | version u32 | length u32 | CRC-32 of the
 //! body u32 | body`, integers little-endian, the body bincode 2 with its standard
 //! configuration. Enums in it are append-only; a changed struct raises the version.
 
 use crate::Catalogue;
-use serde::{Serialize, de::DeserializeOwned};
+use holdfast_types::codec;
 
 /// First bytes of a snapshot.
 const MAGIC: [u8; 8] = *b"HFcatlg\0";
@@ -39,7 +39,7 @@ pub enum DecodeError {
 /// Never for a catalogue that [`Catalogue::apply`] made.
 #[must_use]
 pub fn encode(catalogue: &Catalogue) -> Vec<u8> {
-    let body = encode_value(catalogue);
+    let body = codec::encode(catalogue);
     let mut out = Vec::with_capacity(HEADER_BYTES + body.len());
     out.extend_from_slice(&MAGIC);
     out.extend_from_slice(&VERSION.to_le_bytes());
@@ -74,22 +74,9 @@ pub fn decode(snapshot: &[u8]) -> Result<Catalogue, DecodeError> {
     decode_value(body)
 }
 
-fn encode_value<T: Serialize>(value: &T) -> Vec<u8> {
-    match bincode::serde::encode_to_vec(value, bincode::config::standard()) {
-        Ok(bytes) => bytes,
-        Err(error) => unreachable!("plain data always encodes: {error}"),
-    }
-}
-
-fn decode_value<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
-    let config = bincode::config::standard().with_limit::<BODY_BYTES_MAX>();
-    match bincode::serde::decode_from_slice(bytes, config) {
-        Ok((value, used)) if used == bytes.len() => Ok(value),
-        Ok((_, used)) => {
-            Err(DecodeError::Damaged(format!("{} bytes left over", bytes.len() - used)))
-        }
-        Err(error) => Err(DecodeError::Damaged(error.to_string())),
-    }
+fn decode_value(bytes: &[u8]) -> Result<Catalogue, DecodeError> {
+    codec::decode::<_, BODY_BYTES_MAX>(bytes)
+        .map_err(|error| DecodeError::Damaged(error.to_string()))
 }
 
 #[cfg(test)]

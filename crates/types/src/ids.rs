@@ -7,7 +7,7 @@ use uuid::Uuid;
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
         #[serde(transparent)]
         pub struct $name(Uuid);
 
@@ -79,4 +79,8 @@ id! {
 id! {
     /// A disk: a directory or raw block device given to Holdfast.
     DiskId
+}
+id! {
+    /// A cluster: chosen once, when its first nodes agree to form it.
+    ClusterId
 }

@@ -5,6 +5,7 @@
 //! Nothing here does I/O.
 
 mod checksum;
+pub mod codec;
 mod counters;
 mod ids;
 pub mod mutant;
@@ -12,7 +13,7 @@ mod range;
 
 pub use checksum::{block_crc, bound_crc, unbind_crc};
 pub use counters::{Epoch, EpochSpan, Generation, Lsn};
-pub use ids::{DiskId, HistoryId, NodeId, ReplicaId, VolumeId};
+pub use ids::{ClusterId, DiskId, HistoryId, NodeId, ReplicaId, VolumeId};
 pub use range::{BlockMask, BlockNo, BlockRange, SlotNo};
 
 /// Bytes in a block: the unit of checksums and of the presence mask.

@@ -15,6 +15,26 @@ pub enum Mutant {
     SlotReusedBeforeCheckpoint,
     /// A checkpoint recycles one segment more than it has made redundant. Breaks I5, I7.
     RecyclesOneTooMany,
+    /// A replica answers a fence before its promise is on stable storage. Breaks I8, I1.
+    PromiseNotPersisted,
+    /// A replica accepts an append without comparing the epoch of the record before. Breaks I2.
+    PrevEpochIgnored,
+    /// Recovery compares logs by length alone and not by epoch history. Breaks I2, I7.
+    EpochHistoryIgnored,
+    /// The engine answers a write when one member has it. Breaks I4.
+    AckBeforeQuorum,
+    /// A replica applies what it holds and not only what is committed. Breaks I7.
+    ApplyBeforeCommit,
+    /// Recovery counts a log that may have lost what it acknowledged. Breaks I3.
+    SuspectLogCounted,
+    /// An engine serves before its epoch's first record is committed. Breaks I6.
+    ServesBeforeEpochStart,
+    /// The holder counts a lease from the receipt of the grant, not from its request. Breaks I6.
+    LeaseFromReceipt,
+    /// A renewal extends the lease of an engine that was fenced off. Breaks I6.
+    LeaseRenewedAfterFence,
+    /// A replica answers a read with a version above what is committed. Breaks I6.
+    UncommittedRead,
 }
 
 impl Mutant {
@@ -25,6 +45,16 @@ impl Mutant {
         Self::HoleTakenForTail,
         Self::SlotReusedBeforeCheckpoint,
         Self::RecyclesOneTooMany,
+        Self::PromiseNotPersisted,
+        Self::PrevEpochIgnored,
+        Self::EpochHistoryIgnored,
+        Self::AckBeforeQuorum,
+        Self::ApplyBeforeCommit,
+        Self::SuspectLogCounted,
+        Self::ServesBeforeEpochStart,
+        Self::LeaseFromReceipt,
+        Self::LeaseRenewedAfterFence,
+        Self::UncommittedRead,
     ];
 }
 

@@ -1,12 +1,19 @@
 //! Messages between an engine and its replicas.
 //!
-//! Today both ends live in one process and the messages pass as values; framing
-//! and versions join them when replicas move to other nodes. Field by field this
-//! is `design.md` §3: an [`Append`] is accepted only under the promised epoch
-//! and only behind the record it names.
+//! Within a process they pass as values, between nodes as frames. Field by field
+//! this is the replication protocol: an [`Append`] is accepted only under the promised
+//! epoch and only behind the record it names. What connects two nodes and is not
+//! part of a replica's stream, is in [`peer`] (greeting, leases) and [`catchup`].
+
+pub mod catchup;
+pub mod peer;
+mod stream;
+
+pub use stream::{FromReplica, ReadFailure, StreamTag, ToReplica};
 
 use holdfast_io::Buf;
-use holdfast_types::{BlockRange, Epoch, EpochSpan, Generation, HistoryId, Lsn, VolumeId};
+use holdfast_types::{BlockRange, Epoch, EpochSpan, Generation, HistoryId, Lsn, NodeId, VolumeId};
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 /// Checksums of a record's blocks, in address order.
@@ -14,7 +21,7 @@ pub type BlockCrcs = SmallVec<[u32; 4]>;
 
 /// Names one ordered stream of appends from an engine to a replica, so that an
 /// acknowledgement of an older stream is never counted for a newer one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct StreamSession(pub u64);
 
 /// One log record of a volume.
@@ -92,7 +99,7 @@ pub struct Append {
 
 /// Replica to engine: all of the volume's records up to `durable_lsn` that this
 /// stream brought or matched are on stable storage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ack {
     /// The volume.
     pub volume: VolumeId,
@@ -105,7 +112,7 @@ pub struct Ack {
 }
 
 /// Why a replica refuses an append, a read or a fence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Refusal {
     /// A higher epoch was promised.
     #[error("epoch {promised} was promised to another engine")]
@@ -136,6 +143,9 @@ pub enum Refusal {
     /// The disk has failed.
     #[error("the disk has failed")]
     DiskFailed,
+    /// The replica took more than its credits allow; nothing of the append was logged.
+    #[error("the replica's log is full; it takes records again when it has applied some")]
+    Full,
     /// The read needs records that this replica does not hold.
     #[error("replica lags behind LSN {wanted}")]
     Behind {
@@ -145,7 +155,7 @@ pub enum Refusal {
 }
 
 /// Engine to replica: promise `epoch` to me.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fence {
     /// The volume.
     pub volume: VolumeId,
@@ -153,10 +163,12 @@ pub struct Fence {
     pub history: HistoryId,
     /// The epoch that the metadata group granted.
     pub epoch: Epoch,
+    /// The engine's node: whom the replica owes the lease from now on.
+    pub node: NodeId,
 }
 
 /// Replica to engine, after the promise is on stable storage.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Promise {
     /// The volume.
     pub volume: VolumeId,
@@ -170,6 +182,12 @@ pub struct Promise {
     pub epochs: Vec<EpochSpan>,
     /// All up to here is in the store.
     pub applied_lsn: Lsn,
+    /// The store may hold slots as of up to here, fetched from a peer: it is exact, and a
+    /// source of data, only when its log reaches as far. At most `applied_lsn`
+    /// for a replica that no catch-up left unfinished.
+    pub fetched_lsn: Lsn,
+    /// The volume's size in blocks at `last_lsn`.
+    pub blocks: u64,
     /// Milliseconds of lease that the replica still owes to an earlier engine.
     pub lease_owed_ms: u64,
     /// Whether the log may have lost what it acknowledged; such a log does not vote.
@@ -177,7 +195,7 @@ pub struct Promise {
 }
 
 /// Engine to replica: drop all records above `last`. Durable before it is confirmed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Truncate {
     /// The volume.
     pub volume: VolumeId,
