@@ -5,7 +5,7 @@
 //! and the connections wait until they are told where it serves again.
 
 use super::SECTOR_BYTES;
-use super::history::{Content, History};
+use super::history::{Content, History, Tick};
 use super::pattern::{self, Found};
 use super::report::Report;
 use super::workload::{LEN_MAX, Operation, Shape};
@@ -37,11 +37,27 @@ pub struct Load {
     pub discard: bool,
     /// An operation that takes longer is an error.
     pub hang: Duration,
+    /// The server may refuse a connection for a while, as a node does that does
+    /// not serve the volume yet, or any more.
+    pub moves: bool,
+    /// All operations lie within so many bytes from the start; 0: the whole volume.
+    pub area: u64,
+    /// Only whole blocks of 4 KiB are written and read, one at a time.
+    pub single_blocks: bool,
 }
 
 impl Default for Load {
     fn default() -> Load {
-        Load { seed: 1, connections: 4, depth: 8, discard: true, hang: Duration::from_secs(30) }
+        Load {
+            seed: 1,
+            connections: 4,
+            depth: 8,
+            discard: true,
+            hang: Duration::from_secs(30),
+            moves: false,
+            area: 0,
+            single_blocks: false,
+        }
     }
 }
 
@@ -128,6 +144,23 @@ impl Client {
         state.down_since.get_or_insert(since);
     }
 
+    /// The server goes away at this moment: the outage is counted from here.
+    pub fn outage_begins(&self) {
+        self.shared.state.borrow_mut().down_since = Some(Instant::now());
+    }
+
+    /// Waits for the first answer after [`Self::outage_begins`]. False: there was none within `limit`.
+    pub async fn outage_ends(&self, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        while self.shared.state.borrow().down_since.is_some() {
+            if Instant::now() > deadline {
+                return false;
+            }
+            tokio::time::sleep(RECONNECT_PAUSE).await;
+        }
+        true
+    }
+
     /// Changes the report.
     pub fn note(&self, change: impl FnOnce(&mut Report)) {
         change(&mut self.shared.state.borrow_mut().report);
@@ -170,7 +203,7 @@ impl Client {
                 for offset in (lane * LEN_MAX..bytes).step_by((SWEEP_DEPTH * LEN_MAX) as usize) {
                     let len = LEN_MAX.min(bytes - offset);
                     let operation = Operation { command: wire::CMD_READ, flags: 0, offset, len };
-                    shared.perform(&connection, operation).await?;
+                    shared.perform(&connection, operation, None).await?;
                 }
                 Ok(())
             });
@@ -192,7 +225,18 @@ async fn keep_connected(shared: Rc<Shared>, index: usize) {
         let Some(current) = current else { continue };
         shared.active.send_modify(|count| *count += 1);
         let endpoint = &current.endpoints[index % current.endpoints.len()];
-        match Connection::open(endpoint, &current.name).await {
+        let mut opened = 0;
+        shared.history(|history| opened = history.connecting());
+        let opening =
+            tokio::time::timeout(shared.load.hang, Connection::open(endpoint, &current.name));
+        let opening = async {
+            tokio::select! {
+                answer = opening => answer.unwrap_or_else(|_| Err(Error::Lost)),
+                // A server that does not answer is not waited for once it serves elsewhere.
+                () = shared.moved(&current) => Err(Error::Lost),
+            }
+        };
+        match opening.await {
             Ok(connection) => {
                 shared.learn(&connection);
                 let connection = Rc::new(connection);
@@ -200,14 +244,18 @@ async fn keep_connected(shared: Rc<Shared>, index: usize) {
                 for _ in 0..shared.load.depth {
                     let (shared, connection) = (Rc::clone(&shared), Rc::clone(&connection));
                     let current = current.clone();
-                    workers.spawn_local(async move { shared.work(&connection, &current).await });
+                    workers.spawn_local(
+                        async move { shared.work(&connection, &current, opened).await },
+                    );
                 }
                 while let Some(outcome) = workers.join_next().await {
                     if let Err(error) = outcome {
                         shared.state.borrow_mut().report.error(format_args!("worker: {error}"));
                     }
                 }
-                if !connection.is_lost()
+                let moved = shared.target.borrow().as_ref().is_some_and(|now| *now != current);
+                if !moved
+                    && !connection.is_lost()
                     && let Some(connection) = Rc::into_inner(connection)
                 {
                     // A server that does not close is told by the socket's end.
@@ -215,6 +263,9 @@ async fn keep_connected(shared: Rc<Shared>, index: usize) {
                 }
             }
             Err(error) if error.is_loss() => {}
+            Err(Error::Refused { .. }) if shared.load.moves => {
+                shared.state.borrow_mut().report.refused_connections += 1;
+            }
             Err(error) => {
                 shared.state.borrow_mut().report.error(format_args!("{endpoint}: {error}"));
             }
@@ -234,8 +285,11 @@ impl Shared {
         match &state.volume {
             None => {
                 let has = |flag| export.flags & flag != 0;
+                let area = if self.load.area == 0 { export.bytes } else { self.load.area };
                 let shape = Shape {
                     bytes: export.bytes,
+                    area: area.min(export.bytes),
+                    single_blocks: self.load.single_blocks,
                     unit: u64::from(export.block_bytes_min.max(SECTOR_BYTES as u32)),
                     discard: self.load.discard && has(wire::SENDS_TRIM),
                     zeroes: has(wire::SENDS_WRITE_ZEROES),
@@ -255,14 +309,25 @@ impl Shared {
         }
     }
 
-    async fn work(&self, connection: &Connection, serving: &Target) {
+    /// Resolves when the server is no longer said to be at `serving`.
+    async fn moved(&self, serving: &Target) {
+        let mut target = self.target.subscribe();
+        // Fails only when the sender is gone, and `self` holds it.
+        let _ = target.wait_for(|now| now.as_ref().is_some_and(|now| now != serving)).await;
+    }
+
+    async fn work(&self, connection: &Connection, serving: &Target, opened: Tick) {
         while self.target.borrow().as_ref() == Some(serving) && !connection.is_lost() {
             let operation = {
                 let State { volume, rng, .. } = &mut *self.state.borrow_mut();
                 let Some((shape, _)) = volume else { unreachable!("learnt on connecting") };
                 shape.draw(rng)
             };
-            match self.perform(connection, operation).await {
+            let performed = tokio::select! {
+                outcome = self.perform(connection, operation, Some(opened)) => outcome,
+                () = self.moved(serving) => return,
+            };
+            match performed {
                 Ok(()) => {}
                 Err(error) if error.is_loss() => return,
                 Err(error) => {
@@ -277,7 +342,12 @@ impl Shared {
     }
 
     /// Sends one operation, waits for the answer and checks it.
-    async fn perform(&self, connection: &Connection, operation: Operation) -> Result<()> {
+    async fn perform(
+        &self,
+        connection: &Connection,
+        operation: Operation,
+        opened: Option<Tick>,
+    ) -> Result<()> {
         let Operation { command, flags, offset, len } = operation;
         let op = self.next_op.get();
         self.next_op.set(op + 1);
@@ -300,6 +370,7 @@ impl Shared {
             }
             _ => {}
         });
+        let mut under_way = UnderWay { shared: self, op, read_issued, over: false };
         let started = Instant::now();
         let call = connection.call(Request { command, flags, offset, len, data: &data });
         let answer = match tokio::time::timeout(self.load.hang, call).await {
@@ -307,21 +378,19 @@ impl Shared {
             Err(_) => Err(Error::Server(format!("no answer in {:?}", self.load.hang))),
         };
         let took = started.elapsed();
-
-        let State { volume, report, down_since, .. } = &mut *self.state.borrow_mut();
-        let Some((_, history)) = volume else { unreachable!("learnt on connecting") };
         let bytes = match answer {
             Ok(bytes) => bytes,
             Err(error) => {
-                if let Some(issued) = read_issued {
-                    history.end_read(issued, first_sector, &[]);
-                }
                 if error.is_loss() {
-                    report.unanswered += 1;
+                    self.state.borrow_mut().report.unanswered += 1;
                 }
                 return Err(error);
             }
         };
+        under_way.over = true;
+
+        let State { volume, report, down_since, .. } = &mut *self.state.borrow_mut();
+        let Some((_, history)) = volume else { unreachable!("learnt on connecting") };
         report.answered(command, took);
         if let Some(since) = down_since.take() {
             report.longest_outage = report.longest_outage.max(since.elapsed());
@@ -339,7 +408,12 @@ impl Shared {
                 }
             }
             None if command == wire::CMD_FLUSH => {}
-            None => history.end_write(op),
+            None => {
+                history.end_write(op);
+                if let Some(opened) = opened {
+                    history.settled(opened);
+                }
+            }
         }
         Ok(())
     }
@@ -348,5 +422,25 @@ impl Shared {
         if let Some((_, history)) = &mut self.state.borrow_mut().volume {
             change(history);
         }
+    }
+}
+
+/// An operation that was sent. Given up before its answer, it is noted as lost.
+struct UnderWay<'a> {
+    shared: &'a Shared,
+    op: u64,
+    read_issued: Option<Tick>,
+    over: bool,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        if self.over {
+            return;
+        }
+        self.shared.history(|history| match self.read_issued {
+            Some(issued) => drop(history.end_read(issued, 0, &[])),
+            None => history.lost(self.op),
+        });
     }
 }

@@ -77,6 +77,8 @@ pub struct History {
     clock: Tick,
     /// Writes that are not answered, with their sectors.
     open: HashMap<u64, Range<u64>>,
+    /// Those of them whose connection was lost, and when.
+    lost: Vec<(u64, Tick)>,
     /// Issue times of the reads that are not answered, and how many have each.
     reads: BTreeMap<Tick, u32>,
 }
@@ -97,6 +99,7 @@ impl History {
             sectors: vec![zero; sectors as usize],
             clock: 0,
             open: HashMap::new(),
+            lost: Vec::new(),
             reads: BTreeMap::new(),
         }
     }
@@ -183,11 +186,44 @@ impl History {
     /// The server died: every write that is open has happened by now or never will.
     pub fn crashed(&mut self) {
         let now = self.tick();
+        self.lost.clear();
         for (op, range) in std::mem::take(&mut self.open) {
-            for sector in self.slice(&range) {
-                for value in sector.iter_mut().filter(|value| value.op == op) {
-                    value.bound = value.bound.min(now);
-                }
+            self.bound(op, &range, now);
+        }
+    }
+
+    /// A connection is about to be opened; returns the time.
+    pub fn connecting(&mut self) -> Tick {
+        self.tick()
+    }
+
+    /// The connection of operation `op` was lost before its answer. It may still happen.
+    pub fn lost(&mut self, op: u64) {
+        let now = self.tick();
+        if self.open.contains_key(&op) {
+            self.lost.push((op, now));
+        }
+    }
+
+    /// A write was acknowledged on a connection that was opened at `opened`: of
+    /// the connections lost before that, whatever was not in order ahead of this
+    /// write was dropped, so it has happened by now or never will.
+    pub fn settled(&mut self, opened: Tick) {
+        let now = self.tick();
+        let over: Vec<u64> =
+            self.lost.iter().filter(|(_, at)| *at < opened).map(|(op, _)| *op).collect();
+        self.lost.retain(|(_, at)| *at >= opened);
+        for op in over {
+            if let Some(range) = self.open.remove(&op) {
+                self.bound(op, &range, now);
+            }
+        }
+    }
+
+    fn bound(&mut self, op: u64, range: &Range<u64>, now: Tick) {
+        for sector in self.slice(range) {
+            for value in sector.iter_mut().filter(|value| value.op == op) {
+                value.bound = value.bound.min(now);
             }
         }
     }

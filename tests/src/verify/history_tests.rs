@@ -205,3 +205,32 @@ fn never_accuses_a_correct_register() {
     }
     assert!(reads_checked > 10_000, "{reads_checked}");
 }
+
+#[test]
+fn a_lost_write_may_still_happen_until_a_later_connection_wrote() {
+    for settle in [false, true] {
+        let mut history = History::new(2);
+        write(&mut history, 1);
+        history.begin_write(2, AT, Content::Written(2));
+        history.lost(2);
+        let early = history.connecting();
+        history.begin_write(3, 1..2, Content::Written(3));
+        history.end_write(3);
+        if settle {
+            history.settled(early);
+        }
+        assert!(read(&mut history, Found::Written(1)), "it had not happened yet");
+        assert_eq!(read(&mut history, Found::Written(2)), !settle, "{settle}");
+    }
+}
+
+#[test]
+fn a_write_on_an_older_connection_settles_nothing() {
+    let mut history = History::new(1);
+    let early = history.connecting();
+    history.begin_write(1, AT, Content::Written(1));
+    history.lost(1);
+    history.settled(early);
+    assert!(read(&mut history, Found::Zero));
+    assert!(read(&mut history, Found::Written(1)));
+}

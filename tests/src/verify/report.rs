@@ -24,6 +24,8 @@ pub struct Report {
     pub flushes: u64,
     /// Operations that lost their connection before the answer.
     pub unanswered: u64,
+    /// Connections refused by a node that did not serve the volume then.
+    pub refused_connections: u64,
     /// Sectors compared with their history.
     pub sectors_checked: u64,
     /// Times that every sector of the volume was read and checked.
@@ -118,6 +120,7 @@ impl Report {
             "zeroes": self.zeroes,
             "flushes": self.flushes,
             "unanswered": self.unanswered,
+            "refused_connections": self.refused_connections,
             "sectors_checked": self.sectors_checked,
             "sweeps": self.sweeps,
             "crashes": self.crashes,

@@ -20,6 +20,10 @@ const HOT_PART: u64 = 32;
 pub struct Shape {
     /// Bytes of the volume.
     pub bytes: u64,
+    /// Operations lie within so many bytes from its start.
+    pub area: u64,
+    /// Only single whole blocks of 4 KiB are written and read.
+    pub single_blocks: bool,
     /// Requests are multiples of this, bytes: 512 or 4096.
     pub unit: u64,
     /// Discard is understood, and zeroes whole blocks.
@@ -46,6 +50,12 @@ pub struct Operation {
 impl Shape {
     /// The next operation.
     pub fn draw(&self, rng: &mut impl Rng) -> Operation {
+        const BLOCK: u64 = holdfast_types::BLOCK_BYTES as u64;
+        if self.single_blocks {
+            let command = if rng.random_ratio(3, 4) { wire::CMD_WRITE } else { wire::CMD_READ };
+            let offset = rng.random_range(0..self.area / BLOCK) * BLOCK;
+            return Operation { command, flags: 0, offset, len: BLOCK };
+        }
         let command = match rng.random_range(0..100) {
             0..52 => wire::CMD_WRITE,
             52..62 if self.discard => wire::CMD_TRIM,
@@ -66,10 +76,10 @@ impl Shape {
             }
             _ => (self.unit, rng.random_range(1..=LEN_MAX / self.unit / 4) * self.unit),
         };
-        let len = len.min(self.bytes);
-        let area = if rng.random_ratio(1, HOT_ONE_IN) { self.bytes / HOT_PART } else { self.bytes };
-        // The last start that leaves room, so that the volume's end is met too.
-        let starts = area.clamp(1, self.bytes - len + 1).div_ceil(align);
+        let len = len.min(self.area);
+        let area = if rng.random_ratio(1, HOT_ONE_IN) { self.area / HOT_PART } else { self.area };
+        // The last start that leaves room, so that the area's end is met too.
+        let starts = area.clamp(1, self.area - len + 1).div_ceil(align);
         let offset = rng.random_range(0..starts) * align;
         let mut flags = 0;
         if self.fua && command != wire::CMD_READ && rng.random_ratio(1, 8) {
@@ -110,7 +120,16 @@ mod tests {
     #[test]
     fn stays_inside_and_reaches_the_ends() {
         for unit in [512, 4096] {
-            let shape = Shape { bytes: 8 << 20, unit, discard: true, zeroes: true, fua: true };
+            let bytes = 8 << 20;
+            let shape = Shape {
+                bytes,
+                area: bytes,
+                single_blocks: false,
+                unit,
+                discard: true,
+                zeroes: true,
+                fua: true,
+            };
             let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
             let (mut first, mut last, mut largest) = (u64::MAX, 0, 0);
             for _ in 0..20_000 {
