@@ -5,12 +5,12 @@ use holdfast_block::{
     BlockDevice, BlockError, Context, Extent, Op, Payload, Priority, Reply, Request, Session,
 };
 use holdfast_engine::runtime::{
-    AttachError, AttachVolume, DiskParts, Shard, ShardHandle, ShardParts, StateName, StopReason,
+    AttachError, AttachVolume, DiskParts, MemberSpec, Shard, ShardHandle, ShardParts, StateName, StopReason,
     Volume,
 };
 use holdfast_io::{BackendChoice, BufPool, FaultConfig, FaultDisk, open_disk};
 use holdfast_replica::{FormatOptions, Host, HostError, HostOptions, NewVolume};
-use holdfast_types::{DiskId, Epoch, Generation, HistoryId, ReplicaId, VolumeId};
+use holdfast_types::{DiskId, Epoch, Generation, HistoryId, NodeId, ReplicaId, VolumeId};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::{future::poll_fn, path::Path, rc::Rc, time::Instant};
@@ -18,6 +18,7 @@ use tempfile::TempDir;
 
 const BLOCKS: u64 = 16384;
 const KIB: u64 = 1024;
+const NODE: NodeId = NodeId::from_u128(1);
 
 fn scratch() -> TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
@@ -54,9 +55,14 @@ async fn start_with(
             disk = Box::new(FaultDisk::new(disk, faults).unwrap());
         }
         let label = root.display().to_string();
+        let (proposals, _) = tokio::sync::mpsc::channel(1);
         Ok::<_, HostError>(ShardParts {
             pool,
             disks: vec![DiskParts { label, disk, host, recovery }],
+            node: NODE,
+            lease_ms: 1000,
+            shrink_after_ms: 5000,
+            proposals,
         })
     };
     let shard = Shard::spawn("shard-test", build).await.unwrap();
@@ -80,14 +86,19 @@ fn replica(n: u128) -> NewVolume {
 fn attach(disk: DiskId, n: u128, epoch: u64) -> AttachVolume {
     AttachVolume {
         volume: volume(n),
-        disk,
-        replica: ReplicaId::from_u128(n + 100),
         history: HistoryId::from_u128(7),
         epoch: Epoch::new(epoch),
         generation: Generation::new(1),
         size_blocks: BLOCKS,
         logical_block_bytes: 512,
         read_only: false,
+        members: vec![MemberSpec {
+            replica: ReplicaId::from_u128(n + 100),
+            node: NODE,
+            disk,
+            voter: true,
+        }],
+        min_replicas: 1,
     }
 }
 
@@ -246,7 +257,8 @@ async fn attaching_says_why_not() {
     assert!(matches!(missing, Err(AttachError::NoReplica { .. })), "{missing:?}");
     shard.create_replica(disk, replica(1)).await.unwrap();
     assert!(shard.create_replica(disk, replica(1)).await.is_err(), "created twice");
-    let other = AttachVolume { replica: ReplicaId::from_u128(5), ..attach(disk, 1, 1) };
+    let mut other = attach(disk, 1, 1);
+    other.members[0].replica = ReplicaId::from_u128(5);
     assert!(matches!(shard.attach(other).await, Err(AttachError::NoReplica { .. })));
     let nowhere = shard.attach(attach(DiskId::from_u128(1), 1, 1)).await;
     assert!(matches!(nowhere, Err(AttachError::NoDisk(_))));

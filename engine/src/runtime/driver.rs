@@ -7,11 +7,11 @@
 
 use super::agenda::{Agenda, Number};
 use super::volume::{LOCAL, Volume};
-use super::{DiskParts, DiskStatus};
+use super::{DiskParts, DiskStatus, ShardParts};
 use crate::core::{Command, Event, OpTag};
 use holdfast_io::{BufPool, Clock, Completion, Disk, IoQueue};
 use holdfast_replica::{self as replica, Host, HostError, ReadError, RecoveryReport, Tag};
-use holdfast_types::{DiskId, VolumeId};
+use holdfast_types::{ClusterId, DiskId, NodeId, VolumeId};
 use holdfast_wire::Refusal;
 use std::{
     cell::{Cell, RefCell},
@@ -19,7 +19,7 @@ use std::{
     rc::Rc,
     time::Instant,
 };
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 
 /// Volumes of one shard. A tag has 16 bits for the volume; zero is nobody.
 pub(super) const VOLUMES_MAX: usize = 4096;
@@ -39,6 +39,9 @@ pub(super) struct DiskSlot {
 /// never across an await.
 pub(super) struct Inner {
     pub(super) name: String,
+    pub(super) node: NodeId,
+    pub(super) cluster: Cell<Option<ClusterId>>,
+    changed: watch::Sender<u64>,
     pub(super) pool: BufPool,
     pub(super) agenda: Rc<Agenda>,
     pub(super) clock: Box<dyn Clock>,
@@ -141,12 +144,16 @@ impl DiskSlot {
 impl Inner {
     pub(super) fn new(
         name: String,
-        pool: BufPool,
-        disks: Vec<DiskParts>,
+        parts: ShardParts,
+        changed: watch::Sender<u64>,
         clock: Box<dyn Clock>,
     ) -> Self {
+        let ShardParts { pool, disks, node, .. } = parts;
         Self {
             name,
+            node,
+            cluster: Cell::new(None),
+            changed,
             pool,
             agenda: Rc::default(),
             clock,
@@ -221,6 +228,11 @@ impl Inner {
             }
         }
         self.turned.notify_waiters();
+    }
+
+    /// Says to managers that something changed.
+    fn announce(&self) {
+        self.changed.send_modify(|count| *count += 1);
     }
 
     fn host_event(&self, index: usize, slot: &mut DiskSlot, event: replica::Event) {
@@ -339,6 +351,7 @@ impl Inner {
                         "volume is served"
                     );
                     volume.changed.notify_waiters();
+                    self.announce();
                 }
                 Command::Stopped { reason } => {
                     let (epoch, lsn) = (core.epoch().get(), core.commit_lsn().get());
@@ -348,6 +361,7 @@ impl Inner {
                         tracing::error!(volume = %volume.id(), epoch, lsn, %reason, "volume is no longer served");
                     }
                     volume.set_stopped(reason);
+                    self.announce();
                 }
             }
         }

@@ -1,8 +1,13 @@
 //! The shard as other threads see it.
 
-use super::{AttachError, AttachVolume, DetachError, ReplicaError, Shard, ShardGone, ShardStatus};
+use super::{
+    AttachError, AttachVolume, DetachError, DiskChangeError, DiskParts, ReplicaError, ResizeError,
+    Shard, ShardGone, ShardStatus,
+};
+use holdfast_io::{BufPool, net::Detached};
 use holdfast_replica::NewVolume;
-use holdfast_types::{DiskId, VolumeId};
+use holdfast_types::{ClusterId, DiskId, NodeId, VolumeId};
+use holdfast_wire::peer::Hello;
 use std::future::Future;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -20,11 +25,16 @@ pub struct ShardHandle {
     calls: mpsc::Sender<Call>,
     /// Closed when the thread has let go of its disks.
     end: watch::Receiver<()>,
+    changes: watch::Receiver<u64>,
 }
 
 impl ShardHandle {
-    pub(super) fn new(calls: mpsc::Sender<Call>, end: watch::Receiver<()>) -> Self {
-        Self { calls, end }
+    pub(super) fn new(
+        calls: mpsc::Sender<Call>,
+        end: watch::Receiver<()>,
+        changes: watch::Receiver<u64>,
+    ) -> Self {
+        Self { calls, end, changes }
     }
 
     /// Starts a task on the shard and returns when it is handed over.
@@ -74,9 +84,67 @@ impl ShardHandle {
         self.run(move |shard| async move { shard.attach(attach).await }).await?
     }
 
-    /// Detaches a volume: finishes what is in flight, closes its sessions.
+    /// Detaches a volume: finishes what is in flight, gives the leases back, closes
+    /// its sessions. Also takes away what is left of an engine that stopped by itself.
     pub async fn detach(&self, volume: VolumeId) -> Result<(), DetachError> {
         self.run(move |shard| async move { shard.detach(volume).await }).await?
+    }
+
+    /// Stops a volume's engine at once: its sessions are closed without answers,
+    /// as when another engine has fenced it. For a volume that is to be served elsewhere, or
+    /// anew.
+    pub async fn stop_engine(&self, volume: VolumeId) -> Result<(), DetachError> {
+        self.run(move |shard| async move { shard.stop_engine(volume).await }).await?
+    }
+
+    /// Has an attached volume grow; returns when its new size is committed. Clients
+    /// see it when they reconnect.
+    pub async fn resize(&self, volume: VolumeId, blocks: u64) -> Result<(), ResizeError> {
+        self.run(move |shard| async move { shard.resize(volume, blocks).await }).await?
+    }
+
+    /// Says which cluster this node is in. No connection to another node is made before.
+    pub async fn set_cluster(&self, cluster: ClusterId) -> Result<(), ShardGone> {
+        self.run(move |shard| async move { shard.set_cluster(cluster) }).await
+    }
+
+    /// The other nodes of the cluster and where each listens (`host:port`). With each
+    /// a connection for leases is kept. Replaces the list; naming this node does no harm.
+    pub async fn set_peers(&self, peers: Vec<(NodeId, String)>) -> Result<(), ShardGone> {
+        self.run(move |shard| async move { shard.set_peers(peers) }).await
+    }
+
+    /// Hands over a connection that another node opened, after its first frame. The
+    /// caller has found the greeting to be of this cluster and for this node
+    /// (`greeting::check`) and has not answered it: the shard does.
+    /// [`holdfast_wire::peer::Purpose::Meta`] is not the shard's.
+    pub async fn accept(&self, connection: Detached, hello: Hello) -> Result<(), ShardGone> {
+        self.spawn(move |shard| async move { shard.accept(connection, hello).await }).await
+    }
+
+    /// Adds a disk; `build` runs on the shard, gets its buffers, opens the disk
+    /// and may block for as long as its recovery takes.
+    pub async fn add_disk<E, F>(&self, build: F) -> Result<DiskId, DiskChangeError<E>>
+    where
+        E: Send + 'static,
+        F: FnOnce(&BufPool) -> Result<DiskParts, E> + Send + 'static,
+    {
+        self.run(move |shard| async move { shard.add_disk(build) }).await?
+    }
+
+    /// Takes away a disk that holds no replicas.
+    pub async fn remove_disk(
+        &self,
+        disk: DiskId,
+    ) -> Result<(), DiskChangeError<std::convert::Infallible>> {
+        self.run(move |shard| async move { shard.remove_disk(disk).await }).await?
+    }
+
+    /// Counts changes of state that a manager may want to act on: a volume served or
+    /// stopped, a peer found or lost.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.clone()
     }
 
     /// The shard's state.

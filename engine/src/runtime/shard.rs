@@ -5,13 +5,15 @@ use super::driver::{Inner, VOLUMES_MAX};
 use super::handle::{CALLS_MAX, Call};
 use super::volume::{LOCAL, Volume};
 use super::{
-    ATTACH_MAX, AttachError, AttachVolume, DETACH_DRAIN_MAX, DetachError, ReplicaError,
-    SHUTDOWN_DRAIN_MAX, ShardGone, ShardHandle, ShardParts, ShardStatus, SpawnError,
+    ATTACH_MAX, AttachError, AttachVolume, DETACH_DRAIN_MAX, DetachError, DiskChangeError,
+    DiskParts, ReplicaError, ResizeError, SHUTDOWN_DRAIN_MAX, ShardGone, ShardHandle, ShardParts,
+    ShardStatus, SpawnError,
 };
 use crate::core::{Attach, Event};
-use holdfast_io::{BootClock, BufPool, DiskWake};
+use holdfast_io::{BootClock, BufPool, DiskWake, net::Detached};
 use holdfast_replica::{Host, HostError, NewVolume, Tag, VolumeReport};
-use holdfast_types::{DiskId, VolumeId};
+use holdfast_types::{ClusterId, DiskId, NodeId, VolumeId};
+use holdfast_wire::peer::Hello;
 use std::{
     io,
     rc::Rc,
@@ -50,16 +52,17 @@ impl Shard {
         let (built, answer) = oneshot::channel();
         // Dropped when the thread has let go of everything.
         let (ended, end) = watch::channel(());
+        let (changed, changes) = watch::channel(0);
         let shard_name = name.to_owned();
         let thread = std::thread::Builder::new().name(name.to_owned());
         thread
             .spawn(move || {
                 let _ended = ended;
-                run(shard_name, build, queue, built);
+                run(shard_name, build, queue, built, changed);
             })
             .map_err(SpawnError::Thread)?;
         match answer.await {
-            Ok(Ok(())) => Ok(ShardHandle::new(calls, end)),
+            Ok(Ok(())) => Ok(ShardHandle::new(calls, end, changes)),
             Ok(Err(error)) => Err(error),
             Err(_) => Err(SpawnError::Thread(io::Error::other("the thread ended while starting"))),
         }
@@ -145,10 +148,14 @@ impl Shard {
     fn begin_attach(&self, attach: AttachVolume) -> Result<Rc<Volume>, AttachError> {
         let inner = &self.inner;
         let disks = inner.disks.borrow();
-        let Some(disk) = disks.iter().position(|slot| slot.id == attach.disk) else {
-            return Err(AttachError::NoDisk(attach.disk));
+        let here = attach.members.iter().find(|member| member.node == inner.node);
+        let Some(here) = here else {
+            return Err(AttachError::Members { volume: attach.volume, why: "none is here" });
         };
-        let (volume, replica, blocks) = (attach.volume, attach.replica, attach.size_blocks);
+        let Some(disk) = disks.iter().position(|slot| slot.id == here.disk) else {
+            return Err(AttachError::NoDisk(here.disk));
+        };
+        let (volume, replica, blocks) = (attach.volume, here.replica, attach.size_blocks);
         let held = |report: &VolumeReport| {
             (report.volume, report.replica, report.blocks) == (volume, replica, blocks)
         };
@@ -195,6 +202,63 @@ impl Shard {
         Ok(())
     }
 
+    /// See [`ShardHandle::stop_engine`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn stop_engine(&self, id: VolumeId) -> Result<(), DetachError> {
+        let volume = self.inner.volumes.borrow().get(id).ok_or(DetachError::NotAttached(id))?;
+        self.retire(&volume);
+        Ok(())
+    }
+
+    /// See [`ShardHandle::resize`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn resize(&self, id: VolumeId, _blocks: u64) -> Result<(), ResizeError> {
+        Err(ResizeError::NotAttached(id))
+    }
+
+    /// See [`ShardHandle::set_cluster`].
+    pub fn set_cluster(&self, cluster: ClusterId) {
+        self.inner.cluster.set(Some(cluster));
+    }
+
+    /// See [`ShardHandle::set_peers`].
+    pub fn set_peers(&self, peers: Vec<(NodeId, String)>) {
+        tracing::debug!(peers = peers.len(), "peers");
+    }
+
+    /// See [`ShardHandle::accept`].
+    pub async fn accept(&self, connection: Detached, hello: Hello) {
+        tracing::debug!(from = %hello.from, "connection");
+        drop(connection);
+    }
+
+    /// See [`ShardHandle::add_disk`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn add_disk<E>(
+        &self,
+        build: impl FnOnce(&BufPool) -> Result<DiskParts, E>,
+    ) -> Result<DiskId, DiskChangeError<E>> {
+        let parts = build(&self.inner.pool).map_err(DiskChangeError::Build)?;
+        Err(DiskChangeError::NoDisk(parts.host.disk_id()))
+    }
+
+    /// See [`ShardHandle::remove_disk`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn remove_disk(
+        &self,
+        disk: DiskId,
+    ) -> Result<(), DiskChangeError<std::convert::Infallible>> {
+        Err(DiskChangeError::NoDisk(disk))
+    }
+
     fn retire(&self, volume: &Volume) {
         volume.retire();
         self.inner.volumes.borrow_mut().remove(volume);
@@ -211,6 +275,9 @@ impl Shard {
             name: inner.name.clone(),
             disks: inner.disks.borrow().iter().map(|slot| slot.status()).collect(),
             volumes,
+            peers: Vec::new(),
+            streams: Vec::new(),
+            catch_ups: Vec::new(),
         }
     }
 
@@ -256,6 +323,7 @@ fn run<E: Send>(
     build: impl FnOnce() -> Result<ShardParts, E>,
     queue: mpsc::Receiver<Call>,
     built: oneshot::Sender<Result<(), SpawnError<E>>>,
+    changed: watch::Sender<u64>,
 ) {
     let start = || {
         let parts = build().map_err(SpawnError::Build)?;
@@ -272,7 +340,7 @@ fn run<E: Send>(
     };
     let tasks = LocalSet::new();
     tasks.block_on(&runtime, async move {
-        let inner = Rc::new(Inner::new(name, parts.pool, parts.disks, Box::new(BootClock)));
+        let inner = Rc::new(Inner::new(name, parts, changed, Box::new(BootClock)));
         let shard = Shard { inner };
         match shard.listen_to_disks() {
             Ok(()) => {

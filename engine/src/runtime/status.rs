@@ -2,7 +2,8 @@
 
 use crate::core::{StateName, StopReason, VolumeCounters};
 use holdfast_replica::{Credits, RecoveryReport, VolumeReport};
-use holdfast_types::{DiskId, Epoch, Lsn, VolumeId};
+use holdfast_types::{DiskId, Epoch, Generation, Lsn, NodeId, ReplicaId, VolumeId};
+use std::fmt;
 
 /// A shard at one instant.
 #[derive(Clone, Debug)]
@@ -14,6 +15,51 @@ pub struct ShardStatus {
     /// The volumes attached through it, and those that stopped by themselves and
     /// were not detached yet.
     pub volumes: Vec<VolumeStatus>,
+    /// The other nodes.
+    pub peers: Vec<PeerStatus>,
+    /// Streams of other nodes' engines to replicas here.
+    pub streams: Vec<StreamStatus>,
+    /// Replicas here that are catching up.
+    pub catch_ups: Vec<CatchUpStatus>,
+}
+
+/// The connection to another node at one instant, as this one sees it.
+#[derive(Clone, Debug)]
+pub struct PeerStatus {
+    /// The other node.
+    pub node: NodeId,
+    /// Where it is looked for.
+    pub address: String,
+    /// Whether it answers renewals.
+    pub alive: bool,
+    /// What is left of the lease that it granted, in milliseconds.
+    pub lease_ms: u64,
+    /// Why the last connection failed, if none is open.
+    pub error: Option<String>,
+}
+
+/// A stream of another node's engine to a replica here.
+#[derive(Clone, Debug)]
+pub struct StreamStatus {
+    /// The volume.
+    pub volume: VolumeId,
+    /// The copy.
+    pub replica: ReplicaId,
+    /// The engine's node.
+    pub from: NodeId,
+    /// Bytes that wait to be sent to it.
+    pub queued_bytes: usize,
+}
+
+/// A replica that fetches what it lacks.
+#[derive(Clone, Debug)]
+pub struct CatchUpStatus {
+    /// The volume.
+    pub volume: VolumeId,
+    /// The node that it fetches from, once connected.
+    pub source: Option<NodeId>,
+    /// Questions asked so far.
+    pub questions: u64,
 }
 
 /// A disk at one instant.
@@ -56,6 +102,60 @@ pub struct VolumeStatus {
     pub in_flight: usize,
     /// Open sessions.
     pub sessions: usize,
+    /// Generation of the replica set in force.
+    pub generation: Generation,
+    /// Its copies, as the engine sees them.
+    pub members: Vec<MemberStatus>,
     /// What it has done since it was attached.
     pub counters: VolumeCounters,
+}
+
+/// A copy of an attached volume at one instant.
+#[derive(Clone, Debug)]
+pub struct MemberStatus {
+    /// The copy.
+    pub replica: ReplicaId,
+    /// Its node.
+    pub node: NodeId,
+    /// Its disk.
+    pub disk: DiskId,
+    /// Whether it counts for quorums.
+    pub voter: bool,
+    /// Where the engine stands with it.
+    pub state: MemberState,
+    /// It holds durably all up to here, as far as the engine knows.
+    pub matched: Lsn,
+    /// What is left of its node's lease, in milliseconds; `None` for the engine's own node.
+    pub lease_ms: Option<u64>,
+    /// Bytes that wait to be sent to it.
+    pub queued_bytes: usize,
+    /// Why there is no stream to it, if there is none.
+    pub error: Option<String>,
+}
+
+/// Where an engine stands with a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemberState {
+    /// Cannot be reached.
+    Down,
+    /// Is being fenced, or its log compared.
+    Joining,
+    /// Lacks records that it fetches from another copy.
+    CatchingUp,
+    /// Has all records, or they are on the way to it.
+    Streaming,
+    /// Will not return as it was.
+    Lost,
+}
+
+impl fmt::Display for MemberState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Down => "down",
+            Self::Joining => "joining",
+            Self::CatchingUp => "catching-up",
+            Self::Streaming => "streaming",
+            Self::Lost => "lost",
+        })
+    }
 }

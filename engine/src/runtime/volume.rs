@@ -167,6 +167,8 @@ impl Volume {
             last_lsn: core.last_lsn(),
             in_flight: core.in_flight() + self.inbox.borrow().len(),
             sessions: sessions.values().filter(|session| !session.is_closed()).count(),
+            generation: self.spec.generation,
+            members: Vec::new(),
             counters: core.counters(),
         }
     }
