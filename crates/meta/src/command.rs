@@ -1,15 +1,47 @@
 //! Commands to the catalogue, and their answers.
 //!
-//! Stored forms: variants and fields are appended, never reordered or removed.
+//! They are stored in the Raft log and sent between nodes: variants and fields
+//! are appended, never reordered or removed.
 
-use crate::{Member, Volume, VolumeName};
-use holdfast_types::{Epoch, HistoryId, NodeId, VolumeId};
+use crate::{Disk, Member, Node, Volume, VolumeName};
+use holdfast_types::{
+    ClusterId, DiskId, Epoch, Generation, HistoryId, NodeId, ReplicaId, VolumeId,
+};
 use serde::{Deserialize, Serialize};
 
 /// A change asked of the catalogue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
-    /// Adds a volume with its first replica set.
+    /// Names the cluster: the first command of all.
+    InitCluster {
+        /// Its id.
+        cluster: ClusterId,
+    },
+    /// Adds a node, or says what it is called and where it is found now.
+    ///
+    /// A node that advertises the address of another one has taken its place:
+    /// when both have one name, the older is renamed (see [`Catalogue::apply`]).
+    ///
+    /// [`Catalogue::apply`]: crate::Catalogue::apply
+    PutNode(Node),
+    /// Takes a node and its disks out of the catalogue. It must hold no member of a replica
+    /// set and no attachment.
+    RemoveNode {
+        /// Which.
+        node: NodeId,
+        /// Also when it holds learners, or replicas of deleted volumes that it has not confirmed
+        /// gone: they are given up, for a node that does not come back.
+        force: bool,
+    },
+    /// Adds a disk of a known node, or says its path and capacity anew.
+    PutDisk(Disk),
+    /// Takes a disk that holds no member of a replica set out of the catalogue. Learners and
+    /// replicas of deleted volumes on it are given up.
+    RemoveDisk {
+        /// Which.
+        disk: DiskId,
+    },
+    /// Adds a volume with its first replica set, at generation 1 and epoch 0.
     CreateVolume {
         /// Its id, chosen by the proposer so that applying stays deterministic.
         volume: VolumeId,
@@ -21,15 +53,50 @@ pub enum Command {
         logical_block_bytes: u32,
         /// Its first history.
         history: HistoryId,
-        /// Its first members.
+        /// Its first members, as many as `replicas`, each on a node of its own.
         members: Vec<Member>,
+        /// How many replicas are wanted: 1 to 7.
+        replicas: u8,
+        /// The set never shrinks below; 1 to `replicas`.
+        min_replicas: u8,
     },
-    /// Removes a volume that no engine has attached.
+    /// Gives up a volume that is not attached. It stays as [`Phase::Deleting`] until
+    /// each replica is confirmed gone; its name is free at once.
+    ///
+    /// [`Phase::Deleting`]: crate::Phase::Deleting
     DeleteVolume {
         /// Which.
         volume: VolumeId,
     },
-    /// Gives the right to write to the engine on `node`.
+    /// The replica exists on its disk.
+    ReplicaReady {
+        /// Of which volume.
+        volume: VolumeId,
+        /// Which.
+        replica: ReplicaId,
+    },
+    /// The replica of a deleted volume does not exist on its disk (any more).
+    ReplicaGone {
+        /// Of which volume.
+        volume: VolumeId,
+        /// Which.
+        replica: ReplicaId,
+    },
+    /// The volume shall be served by `node`, whoever served it before.
+    Attach {
+        /// Which.
+        volume: VolumeId,
+        /// Where.
+        node: NodeId,
+        /// Whether writes are refused.
+        read_only: bool,
+    },
+    /// The volume shall not be served.
+    Detach {
+        /// Which.
+        volume: VolumeId,
+    },
+    /// Gives the right to write to the engine on `node`, where the volume must be attached.
     GrantEpoch {
         /// Of which volume.
         volume: VolumeId,
@@ -38,26 +105,44 @@ pub enum Command {
         /// The epoch that the proposer believes to be in force.
         expected: Epoch,
     },
-    /// Ends an attachment.
-    Detach {
+    /// Changes who counts for a volume's quorums, by at most one member. Members that
+    /// no longer count become learners.
+    ChangeSet {
         /// Of which volume.
         volume: VolumeId,
-        /// The epoch that ends.
+        /// The proposing engine's epoch.
         epoch: Epoch,
+        /// The generation that the proposer believes to be in force.
+        generation: Generation,
+        /// The new members, out of the members and learners.
+        members: Vec<ReplicaId>,
+    },
+    /// Grows a volume.
+    Resize {
+        /// Which.
+        volume: VolumeId,
+        /// Its new size in bytes; a multiple of 4096, not below the present one.
+        size_bytes: u64,
     },
 }
 
 /// What an accepted command did.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
-    /// The volume as it is now: created, granted or detached.
+    /// The cluster has this id.
+    Cluster(ClusterId),
+    /// The node as it is now.
+    Node(Node),
+    /// The disk as it is now.
+    Disk(Disk),
+    /// The volume as it is now.
     Volume(Volume),
-    /// The volume as it was before it was deleted.
-    Deleted(Volume),
+    /// What the command removed is no longer there.
+    Gone,
 }
 
 /// Why a command changed nothing.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Rejected {
     /// The name is taken by another volume.
     #[error("a volume named {0} exists; choose another name")]
@@ -70,7 +155,7 @@ pub enum Rejected {
     NoVolume(VolumeId),
     /// Size or block size is out of range.
     #[error("{0}")]
-    Geometry(&'static str),
+    Geometry(String),
     /// Another engine was granted an epoch meanwhile.
     #[error("epoch {held} is in force, not {expected}; read the catalogue again")]
     EpochMoved {
@@ -79,10 +164,88 @@ pub enum Rejected {
         /// Expected by the proposer.
         expected: Epoch,
     },
-    /// An engine has the volume.
+    /// The volume is to be served by that node.
     #[error("the volume is attached on node {0}; detach it first")]
     Attached(NodeId),
-    /// A replica set needs 1 to 7 members, each of its own.
-    #[error("a replica set has 1 to 7 members on different disks")]
-    Members,
+    /// The members make no replica set.
+    #[error("no replica set: {0}")]
+    Members(String),
+    /// The cluster has an id already.
+    #[error("this is cluster {0}; a cluster's id never changes")]
+    Cluster(ClusterId),
+    /// No such node.
+    #[error("there is no node {0}; see `holdfast node list`")]
+    NoNode(NodeId),
+    /// Another node, at another address, has the name.
+    #[error("node {holder} is called {name}; give this node another name, or remove the other one")]
+    NodeNameTaken {
+        /// The name.
+        name: String,
+        /// Who has it.
+        holder: NodeId,
+    },
+    /// A name, label, address or path that cannot be.
+    #[error("{0}")]
+    Text(String),
+    /// No such disk.
+    #[error("there is no disk {0}; see `holdfast disk list`")]
+    NoDisk(DiskId),
+    /// The disk is another node's.
+    #[error("disk {disk} belongs to node {node}; remove it there first")]
+    DiskElsewhere {
+        /// Which.
+        disk: DiskId,
+        /// Whose.
+        node: NodeId,
+    },
+    /// What is to be removed holds replicas.
+    #[error("it holds replicas of {0}; move or delete them first")]
+    HoldsReplicas(String),
+    /// The node serves a volume.
+    #[error("volume {0} is attached there; attach it elsewhere or detach it first")]
+    HoldsAttachment(VolumeName),
+    /// No such replica of that volume.
+    #[error("volume {volume} has no replica {replica}")]
+    NoReplica {
+        /// The volume.
+        volume: VolumeId,
+        /// The replica.
+        replica: ReplicaId,
+    },
+    /// The volume was given up.
+    #[error("volume {0} is being deleted")]
+    Deleting(VolumeId),
+    /// The volume was not given up.
+    #[error("volume {0} is in use; its replicas are not given up")]
+    InUse(VolumeId),
+    /// The asking node is not the one that shall serve the volume.
+    #[error("the volume is attached {}", match .0 { Some(node) => format!("on node {node}"), None => "nowhere".to_owned() })]
+    NotAttached(Option<NodeId>),
+    /// The replica set changed meanwhile.
+    #[error("generation {held} of the replica set is in force, not {expected}; read the catalogue again")]
+    GenerationMoved {
+        /// In force.
+        held: Generation,
+        /// Expected by the proposer.
+        expected: Generation,
+    },
+    /// Volumes only grow.
+    #[error("the volume has {held_bytes} bytes; a volume never shrinks")]
+    Shrinks {
+        /// Its size.
+        held_bytes: u64,
+    },
+    /// Not enough nodes with a disk.
+    #[error(
+        "{wanted} replicas need {wanted} nodes with a disk, there are {have}; add nodes or ask for fewer replicas"
+    )]
+    TooFewNodes {
+        /// How many could be used.
+        have: usize,
+        /// How many are needed.
+        wanted: usize,
+    },
+    /// A list of the catalogue is full.
+    #[error("the catalogue has {0} at most")]
+    Full(String),
 }

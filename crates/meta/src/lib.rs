@@ -1,16 +1,23 @@
-//! The catalogue: which volumes exist, where their replicas are, and which
-//! engine may write them.
+//! The metadata group: what the cluster agrees on, and how.
 //!
-//! [`Catalogue::apply`] is a deterministic state machine whose commands compare
-//! before they swap; whoever runs it (today one node on its own file, later the
-//! metadata group's Raft log) only has to feed it commands in one order and keep
-//! what it returns. It knows no clock, no file and no network.
+//! [`Catalogue`] says which nodes, disks and volumes there are, where the replicas
+//! are, and which engine may write. [`Catalogue::apply`] is a deterministic state machine
+//! whose commands compare before they swap; it knows no clock, no file and no network.
+//! [`MetaGroup`] runs it on every node of a cluster: a Raft group (openraft, which only
+//! this crate names) over a [`Transport`] that the daemon provides, on a store of its own.
+//! It also forms the cluster in the first place, takes in nodes that come later, and keeps the
+//! number of voters. [`placement`] chooses disks for new volumes.
 
 mod catalogue;
 pub mod codec;
 mod command;
+mod group;
 mod name;
+pub mod placement;
 
-pub use catalogue::{Catalogue, Member, ReplicaSet, Volume};
+pub use catalogue::{Attachment, Catalogue, Disk, Member, Node, Phase, ReplicaSet, Volume};
 pub use command::{Command, Outcome, Rejected};
+pub use group::{
+    BoxFuture, MetaConfig, MetaError, MetaGroup, MetaStatus, ProposeError, Transport,
+};
 pub use name::{BadName, VolumeName};

@@ -1,0 +1,65 @@
+//! Changes of a replica set: by compare-and-swap on epoch and generation, one
+//! member at a time, so that any quorum of the old set meets any of the new one.
+
+use super::{Catalogue, Member, ReplicaSet};
+use crate::{Outcome, Rejected};
+use holdfast_types::{Epoch, Generation, ReplicaId, VolumeId};
+use std::collections::BTreeSet;
+
+impl Catalogue {
+    pub(super) fn change_set(
+        &mut self,
+        volume: VolumeId,
+        epoch: Epoch,
+        generation: Generation,
+        members: &[ReplicaId],
+    ) -> Result<Outcome, Rejected> {
+        let held = self.active(volume)?;
+        if held.epoch != epoch {
+            return Err(Rejected::EpochMoved { held: held.epoch, expected: epoch });
+        }
+        let wanted: BTreeSet<_> = members.iter().copied().collect();
+        let present: BTreeSet<_> = held.set.members.iter().map(|m| m.replica).collect();
+        if held.set.generation == generation.next() && wanted == present {
+            // Of one epoch there is one proposer, with one proposal at a time: this is its
+            // repetition, and the answer is that of the first.
+            return Ok(Outcome::Volume(held.clone()));
+        }
+        if held.set.generation != generation {
+            let (held, expected) = (held.set.generation, generation);
+            return Err(Rejected::GenerationMoved { held, expected });
+        }
+        let least = usize::from(held.min_replicas);
+        held.set = changed(&held.set, volume, &wanted, &present, least)?;
+        Ok(Outcome::Volume(held.clone()))
+    }
+}
+
+fn changed(
+    set: &ReplicaSet,
+    volume: VolumeId,
+    wanted: &BTreeSet<ReplicaId>,
+    present: &BTreeSet<ReplicaId>,
+    least: usize,
+) -> Result<ReplicaSet, Rejected> {
+    let no = |cause: &str| Err(Rejected::Members(cause.to_owned()));
+    if wanted.symmetric_difference(present).count() > 1 {
+        return no("a set changes by one member at a time");
+    }
+    if wanted.len() < present.len() && wanted.len() < least {
+        return no("it would have fewer members than the volume allows");
+    }
+    if let Some(&replica) = wanted.iter().find(|id| set.all().all(|m| m.replica != **id)) {
+        return Err(Rejected::NoReplica { volume, replica });
+    }
+    let counts = |member: &&Member| wanted.contains(&member.replica);
+    let members: Vec<Member> = set.all().filter(counts).copied().collect();
+    if members.iter().any(|m| !m.ready && !present.contains(&m.replica)) {
+        return no("a new member is created before it counts");
+    }
+    Ok(ReplicaSet {
+        generation: set.generation.next(),
+        members,
+        learners: set.all().filter(|member| !counts(member)).copied().collect(),
+    })
+}
