@@ -11,8 +11,8 @@ pub mod inspect;
 mod store;
 
 pub use host::{
-    Body, Credits, Event, Extents, FormatOptions, FreshSlots, Host, HostError, HostOptions,
-    META_VERSION, Meta, MetaError, MetaOp, NewVolume, ReadError, ReadSegments, RecoveryReport, Tag,
-    VolumeReport,
+    Body, Credits, DIGEST_SLOTS_MAX, Event, Extents, FillError, FormatOptions, FreshSlots,
+    HOLD_MS_MAX, Host, HostError, HostOptions, META_VERSION, Meta, MetaError, MetaOp, NewVolume,
+    ReadError, ReadSegments, RecoveryReport, SlotDigest, Tag, VolumeReport,
 };
 pub use store::{Fault, FsckOptions, FsckReport, PhysSlot, StoreError, VolumeSummary, fsck};

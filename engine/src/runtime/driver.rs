@@ -269,6 +269,14 @@ impl Inner {
                     let _ = call.send(result);
                 }
             }
+            // Asked for by nobody here.
+            From::SourceOpened { .. }
+            | From::SourceSlots { .. }
+            | From::SourceRecords { .. }
+            | From::Filled { .. }
+            | From::FillDone { .. }
+            | From::SettledAll { .. }
+            | From::Digest { .. } => {}
             From::CreditsGrew => self.for_volumes_on(index, Volume::list),
             From::DiskFailed(error) => {
                 if !std::mem::replace(&mut slot.failure_told, true) {

@@ -1,10 +1,14 @@
 //! What a host is asked and what it says.
 
+use super::peer::{FillError, SlotDigest};
 use holdfast_io::{Buf, DiskError};
 use holdfast_types::{
-    BLOCK_BYTES, Epoch, EpochSpan, HistoryId, Lsn, ReplicaId, SLOT_BLOCKS, VolumeId,
+    BLOCK_BYTES, Epoch, EpochSpan, HistoryId, Lsn, ReplicaId, SLOT_BLOCKS, SlotNo, VolumeId,
 };
-use holdfast_wire::{Ack, Promise, Refusal, StreamSession};
+use holdfast_wire::{
+    Ack, Promise, Record, Refusal, StreamSession,
+    catchup::{Opened, SlotCopy},
+};
 use smallvec::SmallVec;
 
 /// The caller's number for a call that is answered by an [`Event`].
@@ -132,6 +136,58 @@ pub enum Event {
         /// On stable storage.
         result: Result<(), HostError>,
     },
+    /// Answer to [`Host::source_open`](super::Host::source_open).
+    SourceOpened {
+        /// The call.
+        tag: Tag,
+        /// Where the source stands.
+        result: Result<Opened, ReadError>,
+    },
+    /// Answer to [`Host::source_slots`](super::Host::source_slots).
+    SourceSlots {
+        /// The call.
+        tag: Tag,
+        /// Slots in address order; where to go on, unless that was all; and how far
+        /// the source had applied: no slot is newer.
+        result: Result<(Vec<SlotCopy>, Option<SlotNo>, Lsn), ReadError>,
+    },
+    /// Answer to [`Host::source_records`](super::Host::source_records).
+    SourceRecords {
+        /// The call.
+        tag: Tag,
+        /// Records in order, from the one asked for on; the epoch of the one before;
+        /// and up to where all is known to be committed.
+        result: Result<(Vec<Record>, Epoch, Lsn), ReadError>,
+    },
+    /// Answer to [`Host::fill`](super::Host::fill).
+    Filled {
+        /// The call.
+        tag: Tag,
+        /// All slots are here; durable with the next checkpoint. After an error
+        /// some may be.
+        result: Result<(), FillError>,
+    },
+    /// Answer to [`Host::fill_done`](super::Host::fill_done).
+    FillDone {
+        /// The call.
+        tag: Tag,
+        /// The log goes on above, on stable storage.
+        result: Result<(), FillError>,
+    },
+    /// Answer to [`Host::settle_all`](super::Host::settle_all).
+    SettledAll {
+        /// The call.
+        tag: Tag,
+        /// All up to here is applied, and the log holds nothing above.
+        result: Result<Lsn, Refusal>,
+    },
+    /// Answer to [`Host::digest`](super::Host::digest).
+    Digest {
+        /// The call.
+        tag: Tag,
+        /// The slots in address order.
+        result: Result<Vec<SlotDigest>, ReadError>,
+    },
     /// Credits grew after having been short.
     CreditsGrew,
     /// The disk failed; nothing more is logged. Said once.
@@ -149,6 +205,12 @@ pub enum ReadError {
     Corrupt {
         /// Which.
         block: u64,
+    },
+    /// What was there at the LSN asked for has been overwritten by what came after.
+    #[error("the replica has applied all up to LSN {applied}, which is above what was asked for")]
+    Overwritten {
+        /// Applied, or being applied.
+        applied: Lsn,
     },
     /// The device failed.
     #[error(transparent)]
@@ -245,6 +307,9 @@ pub struct VolumeReport {
     pub commit_lsn: Lsn,
     /// All up to here is in the store.
     pub applied_lsn: Lsn,
+    /// The store may hold slots as of up to here, fetched from a source; above
+    /// `applied_lsn` while a catch-up is unfinished.
+    pub fetched_lsn: Lsn,
     /// First LSN of each epoch.
     pub epochs: Vec<EpochSpan>,
     /// Its log is suspect.

@@ -274,7 +274,9 @@ impl Host {
             last_lsn,
             epochs: log.epochs().iter().filter(|span| span.first <= last_lsn).copied().collect(),
             applied_lsn: log.applied(),
-            // Leases come with the second node; one replica owes none.
+            fetched_lsn: volume.fetched,
+            blocks: log.blocks_at(last_lsn),
+            // Leases have a clock: the server above fills this in.
             lease_owed_ms: 0,
             suspect: volume.suspect,
         })

@@ -17,6 +17,7 @@ mod control;
 mod index;
 mod log;
 mod meta;
+mod peer;
 mod read;
 mod recover;
 mod round;
@@ -31,6 +32,7 @@ pub use api::{
     ReadSegments, RecoveryReport, Tag, VolumeReport,
 };
 pub use meta::{Body, FreshSlots, META_VERSION, Meta, MetaError, MetaOp};
+pub use peer::{DIGEST_SLOTS_MAX, FillError, HOLD_MS_MAX, SlotDigest};
 
 use self::{
     append::{FreshWrite, Outgoing, Pending},

@@ -28,6 +28,8 @@ pub(super) struct Volume {
     pub(super) closing: bool,
     /// The deletion is in the WAL.
     pub(super) deleted: Option<EntryId>,
+    /// Slots of the map may be as of up to here, fetched from a source.
+    pub(super) fetched: Lsn,
     /// The acknowledgement said last.
     pub(super) acked: Option<Ack>,
     /// Waits in the host's list of volumes to acknowledge.
@@ -52,6 +54,7 @@ impl Volume {
             created,
             closing: false,
             deleted: None,
+            fetched: Lsn::ZERO,
             acked: None,
             ack_due: false,
         }
@@ -67,6 +70,7 @@ impl Volume {
             last_lsn: self.log.last(),
             commit_lsn: self.log.commit().min(self.log.last()),
             applied_lsn: self.log.applied(),
+            fetched_lsn: self.fetched,
             epochs: self.log.epochs().to_vec(),
             suspect: self.suspect,
         }
