@@ -1,4 +1,5 @@
 //! Server and client over real sockets, and both against the OpenAPI document.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are not recognised as tests")]
 
 mod common;
 
