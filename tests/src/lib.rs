@@ -7,18 +7,21 @@
 //! - [`verify`]: the verifying client, which knows for every sector what a
 //!   server may answer, across crashes;
 //! - [`daemon`]: starts, stops and kills the daemon under test;
+//! - [`cluster`]: clusters of node processes; [`netns`]: networks that can be cut;
 //! - [`fixture`]: a daemon with a directory of its own;
 //! - [`liar`]: an NBD server that lies on request, to prove that the verifier
 //!   notices;
 //! - [`loop_device`]: raw block devices;
 //! - [`tools`]: runs other people's programs and keeps what they said.
 
+pub mod cluster;
 pub mod daemon;
 pub mod error;
 pub mod fixture;
 pub mod liar;
 pub mod loop_device;
 pub mod nbd;
+pub mod netns;
 pub mod tools;
 pub mod verify;
 

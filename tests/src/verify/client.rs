@@ -393,7 +393,8 @@ impl Shared {
         let Some((_, history)) = volume else { unreachable!("learnt on connecting") };
         report.answered(command, took);
         if let Some(since) = down_since.take() {
-            report.longest_outage = report.longest_outage.max(since.elapsed());
+            report.last_outage = since.elapsed();
+            report.longest_outage = report.longest_outage.max(report.last_outage);
         }
         match read_issued {
             Some(issued) => {

@@ -7,8 +7,10 @@
 //! - [`workload`]: random operations;
 //! - [`client`]: connections that carry the workload and check its answers;
 //! - [`rounds`]: starts a server, kills it, starts it again, many times;
+//! - [`blows`]: what can happen to a cluster, done to one;
 //! - [`report`]: what was done and what was found.
 
+pub mod blows;
 pub mod client;
 pub mod history;
 pub mod pattern;
