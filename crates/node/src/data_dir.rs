@@ -16,7 +16,8 @@ use std::{
 
 /// Format of the directory as a whole; its parts carry versions of their own.
 pub const FORMAT_VERSION: u32 = 1;
-const MARKER: &str = "holdfast";
+/// The file that says whose directory it is.
+pub const MARKER: &str = "holdfast";
 const MARKER_START: &str = "holdfast data format ";
 /// What a start that did not finish may have left behind.
 const LEFTOVERS: [&str; 4] = [LOCK_FILE, "holdfast.new", "disk", "lost+found"];

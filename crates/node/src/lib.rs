@@ -17,6 +17,6 @@ mod serve;
 mod status;
 
 pub use config::{Config, DiskConfig, VolumeConfig};
-pub use data_dir::{DataDir, FORMAT_VERSION};
+pub use data_dir::{DataDir, FORMAT_VERSION, MARKER};
 pub use error::NodeError;
 pub use node::{Ready, run};
