@@ -11,13 +11,17 @@
 //! - [`runs`]: many seeds of it;
 //! - `mutants` (feature `mutants`): deliberate faults, each caught by an invariant.
 
+pub mod clock;
 pub mod counts;
 pub mod disk;
+pub mod history;
 pub mod invariants;
 pub mod model;
 #[cfg(feature = "mutants")]
 pub mod mutants;
+pub mod net;
 pub mod rng;
 pub mod runs;
 pub mod scenario;
+pub mod sched;
 pub mod trace;

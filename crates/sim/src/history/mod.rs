@@ -1,0 +1,149 @@
+//! What clients did and saw, and whether one order of it exists.
+//!
+//! A history holds, for every block, the writes and reads of it with the moments
+//! at which each began and ended. Moments are numbers that no two of them share.
+//! A write whose end nobody knows (the connection was lost, the engine stopped) has
+//! none: it may have taken effect at any time after its beginning, or never; but
+//! once somebody has seen it, it stays.
+//!
+//! [`History::check`] decides whether each block's history is linearizable. Every
+//! write stores a value of its own, so who reads from whom is known, and the
+//! question, hard in general, takes no longer than sorting (Gibbons and Korach,
+//! "Testing shared memories", SIAM J. Comput. 26, 1997, theorem 4.9).
+
+mod zones;
+
+#[cfg(test)]
+mod tests;
+
+use crate::model::WriteId;
+use holdfast_types::BlockNo;
+use std::{collections::BTreeMap, fmt};
+use zones::Cluster;
+
+/// A moment; later ones have higher numbers.
+pub type Moment = u64;
+
+/// A write or read of one block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// The client that asked.
+    pub client: u64,
+    /// When it did.
+    pub begun: Moment,
+    /// When it had its answer; `None`: it never had one.
+    pub ended: Option<Moment>,
+}
+
+impl Step {
+    /// When it was over, as far as anybody can tell.
+    fn end(&self) -> Moment {
+        self.ended.unwrap_or(Moment::MAX)
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.ended {
+            Some(ended) => write!(f, "client {} at {}..{ended}", self.client, self.begun),
+            None => write!(f, "client {} at {}.., never answered", self.client, self.begun),
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+struct BlockHistory {
+    writes: BTreeMap<WriteId, Step>,
+    reads: Vec<(WriteId, Step)>,
+}
+
+/// The history of every block.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    blocks: BTreeMap<BlockNo, BlockHistory>,
+}
+
+/// Why no order of one block's history exists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disorder {
+    /// The block.
+    pub block: BlockNo,
+    /// Who saw what.
+    pub what: String,
+}
+
+impl History {
+    /// A write of `id` to `block` begins; it is not answered yet.
+    ///
+    /// # Panics
+    /// If the block was written under this number before.
+    pub fn write_begins(&mut self, block: BlockNo, id: WriteId, client: u64, begun: Moment) {
+        let step = Step { client, begun, ended: None };
+        let before = self.blocks.entry(block).or_default().writes.insert(id, step);
+        assert!(before.is_none(), "write {} of block {block} twice", id.0);
+    }
+
+    /// The write was acknowledged.
+    pub fn write_ended(&mut self, block: BlockNo, id: WriteId, ended: Moment) {
+        let step = self.blocks.get_mut(&block).and_then(|block| block.writes.get_mut(&id));
+        if let Some(step) = step {
+            step.ended = Some(ended);
+        }
+    }
+
+    /// A write that was never handed over, or refused without effect.
+    pub fn write_undone(&mut self, block: BlockNo, id: WriteId) {
+        if let Some(block) = self.blocks.get_mut(&block) {
+            block.writes.remove(&id);
+        }
+    }
+
+    /// A read of `block` found `id`.
+    pub fn read(&mut self, block: BlockNo, id: WriteId, step: Step) {
+        self.blocks.entry(block).or_default().reads.push((id, step));
+    }
+
+    /// Steps of all blocks.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.blocks.values().map(|block| block.writes.len() + block.reads.len()).sum()
+    }
+
+    /// Whether nothing was done.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether every block's history is linearizable.
+    ///
+    /// # Errors
+    /// Two steps of one block that no order can hold.
+    pub fn check(&self) -> Result<(), Disorder> {
+        for (block, history) in &self.blocks {
+            history.check().map_err(|what| Disorder { block: *block, what })?;
+        }
+        Ok(())
+    }
+}
+
+impl BlockHistory {
+    fn check(&self) -> Result<(), String> {
+        // The block was written with zeroes before everything.
+        let blank = Step { client: 0, begun: 0, ended: Some(0) };
+        let mut clusters: BTreeMap<WriteId, Cluster> = BTreeMap::new();
+        clusters.insert(WriteId::ZEROES, Cluster::new(WriteId::ZEROES, blank));
+        for (id, write) in &self.writes {
+            clusters.insert(*id, Cluster::new(*id, *write));
+        }
+        for (id, read) in &self.reads {
+            let Some(cluster) = clusters.get_mut(id) else {
+                return Err(format!("{read} read write {}, which nobody asked for", id.0));
+            };
+            cluster.add_read(*read)?;
+        }
+        // What nobody has seen may never have happened.
+        let seen = clusters.into_values().filter(Cluster::took_effect).collect();
+        zones::check(seen)
+    }
+}

@@ -1,0 +1,99 @@
+//! The zone test: a write and the reads that saw it form a cluster; a cluster
+//! occupies the stretch of time between its first end and its last beginning.
+
+use super::{Moment, Step};
+use crate::model::WriteId;
+
+/// A write and those who read it.
+#[derive(Clone, Debug)]
+pub(super) struct Cluster {
+    id: WriteId,
+    write: Step,
+    reads: u64,
+    /// The step that ends first, and the one that begins last.
+    first_end: Step,
+    last_begin: Step,
+}
+
+impl Cluster {
+    pub(super) fn new(id: WriteId, write: Step) -> Self {
+        Self { id, write, reads: 0, first_end: write, last_begin: write }
+    }
+
+    /// # Errors
+    /// If the read was over before the write began.
+    pub(super) fn add_read(&mut self, read: Step) -> Result<(), String> {
+        if read.end() < self.write.begun {
+            return Err(format!(
+                "{read} read write {} of {}, before it began",
+                self.id.0, self.write
+            ));
+        }
+        self.reads += 1;
+        if read.end() < self.first_end.end() {
+            self.first_end = read;
+        }
+        if read.begun > self.last_begin.begun {
+            self.last_begin = read;
+        }
+        Ok(())
+    }
+
+    /// Whether its write surely happened: it was acknowledged, or seen.
+    pub(super) fn took_effect(&self) -> bool {
+        self.write.ended.is_some() || self.reads > 0
+    }
+
+    /// Its value must have been the block's from some step's end until another
+    /// step's beginning.
+    fn is_forward(&self) -> bool {
+        self.first_end.end() < self.last_begin.begun
+    }
+
+    fn low(&self) -> Moment {
+        self.first_end.end().min(self.last_begin.begun)
+    }
+
+    fn high(&self) -> Moment {
+        self.first_end.end().max(self.last_begin.begun)
+    }
+
+    fn told(&self) -> String {
+        format!(
+            "write {} ({}; over first for {}, still seen by {})",
+            self.id.0, self.write, self.first_end, self.last_begin
+        )
+    }
+}
+
+/// No two values can have been the block's at once, and no value can have come
+/// and gone while another must have stayed.
+///
+/// # Errors
+/// Two clusters of which one excludes the other.
+pub(super) fn check(clusters: Vec<Cluster>) -> Result<(), String> {
+    let (mut forward, mut backward): (Vec<_>, Vec<_>) =
+        clusters.into_iter().partition(Cluster::is_forward);
+    forward.sort_by_key(Cluster::low);
+    backward.sort_by_key(Cluster::low);
+    for pair in forward.windows(2) {
+        if pair[1].low() < pair[0].high() {
+            return Err(format!("{} and {} overlap", pair[0].told(), pair[1].told()));
+        }
+    }
+    // Forward zones do not overlap, so only the last that begins before a backward
+    // zone can hold all of it.
+    let mut before = forward.iter().peekable();
+    let mut holder: Option<&Cluster> = None;
+    for zone in &backward {
+        while let Some(next) = before.next_if(|next| next.low() < zone.low()) {
+            holder = Some(next);
+        }
+        if let Some(holder) = holder
+            && zone.high() < holder.high()
+        {
+            return Err(format!("{} lies within {}", zone.told(), holder.told()));
+        }
+    }
+    Ok(())
+}
