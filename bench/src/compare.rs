@@ -33,7 +33,7 @@ pub struct Outcome {
 pub struct JobOutcome {
     /// The job.
     pub job: Job,
-    /// Holdfast first.
+    /// qemu-nbd last.
     pub subjects: Vec<SubjectOutcome>,
 }
 
@@ -54,6 +54,7 @@ pub struct SubjectOutcome {
 /// When a server or fio fails.
 pub fn compare(dir: &Path, plan: Plan, mut progress: impl FnMut(&str)) -> Result<Outcome> {
     let subjects = [
+        Subject::cluster(dir, plan.area_bytes, &plan.holdfast_args)?,
         Subject::holdfast(dir, plan.area_bytes, &plan.holdfast_args)?,
         Subject::qemu_nbd(dir, plan.area_bytes)?,
     ];

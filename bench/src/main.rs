@@ -16,9 +16,9 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the same fio jobs on Holdfast and on qemu-nbd, in turn.
+    /// Run the same fio jobs on Holdfast with three replicas and with one, and on qemu-nbd, in turn.
     ///
-    /// Both serve on unix sockets; qemu-nbd serves a raw file with cache=none and
+    /// All serve on unix sockets; the three replicas are on three node processes; qemu-nbd serves a raw file with cache=none and
     /// aio=io_uring. The area is written once before.
     Compare {
         /// Rounds; the table has their medians.

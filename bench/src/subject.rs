@@ -1,6 +1,8 @@
-//! The servers that are compared, each on storage of its own, both on unix sockets.
+//! The servers that are compared, each on storage of its own, all on unix sockets.
 
+use holdfast_tests::cluster::{Cluster, Setup};
 use holdfast_tests::daemon::{Daemon, Options, binary};
+use holdfast_tests::nbd::Endpoint;
 use holdfast_tests::{Error, Result, command, tools};
 use std::fs;
 use std::os::unix::net::UnixStream;
@@ -30,6 +32,7 @@ pub struct Subject {
 #[derive(Debug)]
 enum Process {
     Holdfast { daemon: Daemon, data_dir: PathBuf },
+    Cluster(Cluster),
     Qemu(Child),
 }
 
@@ -45,6 +48,22 @@ impl Subject {
         let (daemon, serving) = Daemon::start(&options)?;
         let process = Process::Holdfast { daemon, data_dir };
         Ok(Subject { name: "holdfast", uri: serving.unix, process })
+    }
+
+    /// Three nodes with their defaults and a volume of three replicas below `dir`; the
+    /// clients are beside the engine.
+    ///
+    /// # Errors
+    /// When they do not serve.
+    pub fn cluster(dir: &Path, bytes: u64, args: &[String]) -> Result<Subject> {
+        let setup = Setup::with_defaults().with(args);
+        let cluster = Cluster::with_volume(&dir.join("cluster"), setup, bytes)?;
+        let target = cluster.target(0);
+        let Some(Endpoint::Unix(socket)) = target.endpoints.first() else {
+            unreachable!("a cluster's target is a unix socket")
+        };
+        let uri = format!("nbd+unix:///{}?socket={}", target.name, socket.display());
+        Ok(Subject { name: "holdfast x3", uri, process: Process::Cluster(cluster) })
     }
 
     /// qemu-nbd on a raw file of `bytes` below `dir`, past the page cache, by io_uring.
@@ -70,25 +89,20 @@ impl Subject {
         Ok(subject)
     }
 
-    fn id(&self) -> u32 {
+    fn ids(&self) -> Result<Vec<u32>> {
         match &self.process {
-            Process::Holdfast { daemon, .. } => daemon.id(),
-            Process::Qemu(child) => child.id(),
+            Process::Holdfast { daemon, .. } => Ok(vec![daemon.id()]),
+            Process::Cluster(cluster) => cluster.pids(),
+            Process::Qemu(child) => Ok(vec![child.id()]),
         }
     }
 
-    /// CPU time of the process so far, user and system.
+    /// CPU time of all its processes so far, user and system.
     ///
     /// # Errors
     /// When the system does not say.
     pub fn cpu(&self) -> Result<Duration> {
-        let path = format!("/proc/{}/stat", self.id());
-        let stat = fs::read_to_string(&path).map_err(Error::io(path))?;
-        // Fields 14 and 15 of proc_pid_stat(5); the second may contain anything but ends in ')'.
-        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-        let ticks: u64 =
-            fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
-        Ok(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
+        self.ids()?.into_iter().map(cpu_of).sum()
     }
 
     /// Waits until nothing is left to do in the background, so that the next
@@ -97,7 +111,11 @@ impl Subject {
     /// # Errors
     /// When it does not come to rest.
     pub fn settle(&self) -> Result<()> {
-        let Process::Holdfast { data_dir, .. } = &self.process else { return Ok(()) };
+        let data_dir = match &self.process {
+            Process::Holdfast { data_dir, .. } => data_dir,
+            Process::Cluster(cluster) => return cluster.wait_applied(0, SETTLE_WITHIN),
+            Process::Qemu(_) => return Ok(()),
+        };
         let deadline = Instant::now() + SETTLE_WITHIN;
         loop {
             let mut status = command!(binary()?, "status", "-o", "json", "--data-dir");
@@ -124,4 +142,13 @@ impl Drop for Subject {
             let _ = child.wait();
         }
     }
+}
+
+fn cpu_of(id: u32) -> Result<Duration> {
+    let path = format!("/proc/{id}/stat");
+    let stat = fs::read_to_string(&path).map_err(Error::io(path))?;
+    // Fields 14 and 15 of proc_pid_stat(5); the second may contain anything but ends in ')'.
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+    Ok(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
 }

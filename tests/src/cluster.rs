@@ -49,8 +49,13 @@ impl Setup {
     #[must_use]
     pub fn three() -> Setup {
         let small = ["--wal-segment-mib", "2", "--wal-segments", "16", "--unapplied-mib", "8"];
-        let args = small.iter().map(OsString::from).collect();
-        Setup { nodes: 3, args, in_namespaces: false }
+        Setup::with_defaults().with(small)
+    }
+
+    /// Three nodes as they come.
+    #[must_use]
+    pub fn with_defaults() -> Setup {
+        Setup { nodes: 3, args: Vec::new(), in_namespaces: false }
     }
 
     /// With further arguments.
@@ -203,6 +208,14 @@ impl Cluster {
         self.with_daemon(index, Daemon::stop)
     }
 
+    /// The nodes' process ids.
+    ///
+    /// # Errors
+    /// When one was never started.
+    pub fn pids(&self) -> Result<Vec<u32>> {
+        (0..self.len()).map(|at| self.with_daemon(at, |daemon| Ok(daemon.id()))).collect()
+    }
+
     /// Sends a node a signal.
     ///
     /// # Errors
@@ -330,6 +343,19 @@ impl Cluster {
             volume["state"] == "serving" && volume["attached"]["node"] == name.as_str()
         };
         self.wait(index, &["volume", "show", VOLUME], COME_UP_MAX, "a served volume", served)?;
+        Ok(())
+    }
+
+    /// Waits until no replica has anything left to apply.
+    ///
+    /// # Errors
+    /// When that takes too long.
+    pub fn wait_applied(&self, index: usize, within: Duration) -> Result<()> {
+        let applied = |volume: &Value| {
+            let done = |replica: &Value| replica["applied_lsn"] == volume["commit_lsn"];
+            volume["replicas"].as_array().is_some_and(|all| all.iter().all(done))
+        };
+        self.wait(index, &["volume", "show", VOLUME], within, "all applied", applied)?;
         Ok(())
     }
 
