@@ -2,11 +2,18 @@
 //! checks every byte. One command; see `--help`.
 
 use clap::{Parser, ValueEnum};
+use holdfast_tests::cluster::{Cluster, Setup};
 use holdfast_tests::daemon::{DaemonServer, Options};
-use holdfast_tests::verify::{self, Load, Plan};
+use holdfast_tests::verify::blows::{self, Blow};
+use holdfast_tests::verify::{self, Load, Plan, Report};
+use rand::SeedableRng;
+use rand::seq::IndexedRandom;
+use rand_chacha::ChaCha8Rng;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
+use tempfile::TempDir;
 
 /// Kill the daemon at random instants under a client that checks every byte.
 ///
@@ -47,6 +54,11 @@ struct Args {
     /// A raw block device or directory for the data. A device is overwritten.
     #[arg(long)]
     disk: Option<PathBuf>,
+    /// Three nodes instead of one, and each round one of the things that can happen to
+    /// them: a node killed, stopped or lost, all killed, the volume moved. After each the
+    /// replicas are compared.
+    #[arg(long, conflicts_with_all = ["backend", "fault", "disk", "block_size"])]
+    cluster: bool,
     /// Send no discards.
     #[arg(long)]
     no_discard: bool,
@@ -82,6 +94,16 @@ fn run(args: &Args) -> Result<(), String> {
         .prefix("holdfast-verify-")
         .tempdir()
         .map_err(|error| format!("make a directory: {error}"))?;
+    let load = Load {
+        seed: args.seed,
+        connections: args.connections,
+        depth: args.depth,
+        discard: !args.no_discard,
+        ..Load::default()
+    };
+    if args.cluster {
+        return run_cluster(args, load, dir);
+    }
     let mut options = Options::new(dir.path().join("data"))
         .with_small_log()
         .with(["--size", &format!("{}MiB", args.volume_mib)])
@@ -98,29 +120,42 @@ fn run(args: &Args) -> Result<(), String> {
     options = options.with(&args.daemon_args);
     let plan = Plan {
         rounds: args.rounds,
-        load: Load {
-            seed: args.seed,
-            connections: args.connections,
-            depth: args.depth,
-            discard: !args.no_discard,
-            ..Load::default()
-        },
+        load,
         round_max: Duration::from_millis(args.round_max_ms),
         progress_every: if args.output == Output::Text { 50 } else { 0 },
     };
     let mut server = DaemonServer::new(options);
-    let outcome = verify::run_alone(&mut server, plan).map_err(|error| error.to_string()).and_then(
-        |report| {
-            match args.output {
-                Output::Text => println!("{report}"),
-                Output::Json => println!("{}", report.json()),
-            }
-            report.verdict(args.rounds * args.operations_per_round)
-        },
-    );
+    let outcome = verify::run_alone(&mut server, plan)
+        .map_err(|error| error.to_string())
+        .and_then(|report| args.conclude(&report));
     outcome.map_err(|message| {
         let kept = dir.keep();
         let log = server.log();
         format!("{message}\nthe last process said:\n{log}\ndata kept in {}", kept.display())
     })
+}
+
+fn run_cluster(args: &Args, load: Load, dir: TempDir) -> Result<(), String> {
+    let setup = Setup::three().with(&args.daemon_args);
+    let outcome = Cluster::with_volume(dir.path(), setup, args.volume_mib << 20);
+    let outcome = outcome.map(Arc::new).map_err(|error| error.to_string()).and_then(|cluster| {
+        let mut rng = ChaCha8Rng::seed_from_u64(args.seed);
+        let mut next = || Blow::ALL.choose(&mut rng).copied();
+        let blows: Vec<Blow> = (0..args.rounds).filter_map(|_| next()).collect();
+        let fought = blows::run_alone(&cluster, load, &blows);
+        let (report, _) = fought.map_err(|error| format!("{error}\n{}", cluster.logs()))?;
+        args.conclude(&report).map_err(|message| format!("{message}\n{}", cluster.logs()))
+    });
+    outcome.map_err(|message| format!("{message}\ndata kept in {}", dir.keep().display()))
+}
+
+impl Args {
+    /// Prints the report; says what is wrong with it.
+    fn conclude(&self, report: &Report) -> Result<(), String> {
+        match self.output {
+            Output::Text => println!("{report}"),
+            Output::Json => println!("{}", report.json()),
+        }
+        report.verdict(self.rounds * self.operations_per_round)
+    }
 }

@@ -34,6 +34,20 @@ pub enum Blow {
     RestartEngine,
 }
 
+impl Blow {
+    /// Every one.
+    pub const ALL: &'static [Self] = &[
+        Self::KillReplica,
+        Self::KillReplicaForLong,
+        Self::PauseReplica,
+        Self::KillEngine,
+        Self::LoseEngine,
+        Self::Move,
+        Self::KillAll,
+        Self::RestartEngine,
+    ];
+}
+
 /// What the client saw of a blow.
 #[derive(Clone, Debug)]
 pub struct Seen {
