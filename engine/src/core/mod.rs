@@ -32,7 +32,7 @@ mod write;
 mod tests;
 
 pub use admission::{REQUEST_BYTES_MAX, SESSION_BYTES_MAX, SESSION_OPS_MAX, SESSION_QUEUE_MAX};
-pub use message::{Attach, Command, Config, Event};
+pub use message::{Attach, CatchUp, Command, Config, Event};
 pub use ops::{OPS_MAX, OpTag};
 pub use quorum::{MEMBERS_MAX, MemberSet, Quorums};
 pub use read::STATUS_BYTES_MAX;
@@ -44,7 +44,7 @@ use admission::Sessions;
 use holdfast_block::{BlockError, Reply, SessionId};
 use holdfast_io::BufPool;
 use holdfast_types::{
-    BLOCK_BYTES, Epoch, EpochSpan, Generation, HistoryId, Lsn, VolumeId, block_crc,
+    BLOCK_BYTES, Epoch, EpochSpan, Generation, HistoryId, Lsn, NodeId, VolumeId, block_crc,
 };
 use holdfast_wire::Record;
 use log::RecordLog;
@@ -86,6 +86,7 @@ pub struct VolumeCounters {
 pub struct EngineCore {
     volume: VolumeId,
     history: HistoryId,
+    node: NodeId,
     blocks: u64,
     logical_block_bytes: u64,
     read_only: bool,
@@ -144,6 +145,7 @@ impl EngineCore {
         Self {
             volume: config.volume,
             history: config.history,
+            node: config.node,
             blocks: config.blocks,
             logical_block_bytes: u64::from(config.logical_block_bytes),
             read_only: config.read_only,
@@ -197,7 +199,7 @@ impl EngineCore {
             Event::ReadDone { member, tag, result } => self.read_done(member, tag, result),
             Event::StatusDone { member, tag, result } => self.status_done(member, tag, result),
             Event::Reserved { member, tag, granted } => self.reserved(member, tag, granted),
-            Event::Credits { member, credits } => {
+            Event::Credits { member, credits, .. } => {
                 if let Some(member) = self.members.get_mut(member) {
                     member.credits = credits;
                 }
@@ -206,7 +208,11 @@ impl EngineCore {
             Event::MemberUp { member } => self.member_up(member),
             Event::MemberDown { member } => self.member_down(member),
             Event::MemberLost { member, refusal } => self.member_lost(member, refusal),
-            Event::Tick { now } => self.tick(now),
+            Event::Tick { now, .. } => self.tick(now),
+            Event::Lease { .. }
+            | Event::CaughtUp { .. }
+            | Event::SetDecided { .. }
+            | Event::Resize { .. } => {}
             Event::Detach { deadline } => self.detach(deadline),
         }
     }

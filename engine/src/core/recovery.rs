@@ -21,9 +21,6 @@ impl EngineCore {
         self.members = Members::new(&attach.members);
         self.now = Some(attach.now);
         self.serve_after = Some(attach.now);
-        for member in attach.members {
-            self.fence(member);
-        }
     }
 
     /// Asks a member for its promise, on a stream of its own.
@@ -32,8 +29,10 @@ impl EngineCore {
         member.step(Link::Fencing);
         self.streams += 1;
         member.session = StreamSession(self.streams);
-        let fence = Fence { volume: self.volume, history: self.history, epoch: self.epoch };
-        self.out.push(Command::Fence { member: id, fence });
+        let session = member.session;
+        let (volume, history, epoch, node) = (self.volume, self.history, self.epoch, self.node);
+        let fence = Fence { volume, history, epoch, node };
+        self.out.push(Command::Fence { member: id, fence, session });
     }
 
     pub(super) fn member_up(&mut self, id: MemberId) {
