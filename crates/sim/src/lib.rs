@@ -16,6 +16,7 @@ pub mod counts;
 pub mod disk;
 pub mod history;
 pub mod invariants;
+pub mod metadata;
 pub mod model;
 #[cfg(feature = "mutants")]
 pub mod mutants;

@@ -215,6 +215,22 @@ impl SimDisk {
         self.now_ns
     }
 
+    /// When the operation that is due first ends; none does after a loss of power.
+    #[must_use]
+    pub fn next_end_ns(&self) -> Option<u64> {
+        match (self.ended.is_empty(), self.power) {
+            (false, _) => Some(self.now_ns),
+            (true, Power::Off) => None,
+            (true, _) => self.in_flight.iter().map(|op| op.due_ns).min(),
+        }
+    }
+
+    /// Time goes on, for whoever keeps it for several disks: what is due by then ends
+    /// at the next poll.
+    pub fn advance_to(&mut self, now_ns: u64) {
+        self.now_ns = self.now_ns.max(now_ns);
+    }
+
     /// What it did so far.
     #[must_use]
     pub fn counts(&self) -> DiskCounts {

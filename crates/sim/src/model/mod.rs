@@ -2,9 +2,11 @@
 //! was sent, what of it was answered, and every version of every block.
 
 mod content;
+mod lineage;
 mod volume;
 
 pub use content::WriteId;
+pub use lineage::{Lineage, Made, Point};
 pub use volume::{Existence, LogEntry, Sent, VolumeModel};
 
 use holdfast_types::VolumeId;
