@@ -5,4 +5,5 @@
 //! that owns disks, replicas, engines and the client connections of its volumes.
 
 pub mod core;
+pub mod lease;
 pub mod runtime;

@@ -8,6 +8,8 @@
 
 mod host;
 pub mod inspect;
+mod lease;
+mod server;
 mod store;
 
 pub use host::{
@@ -15,4 +17,6 @@ pub use host::{
     HOLD_MS_MAX, Host, HostError, HostOptions, META_VERSION, Meta, MetaError, MetaOp, NewVolume,
     ReadError, ReadSegments, RecoveryReport, SlotDigest, Tag, VolumeReport,
 };
+pub use lease::{FENCED_PER_GRANT_MAX, HOLDERS_MAX, LeaseGranter};
+pub use server::{ConnId, Output, PullId, PullReport, Server};
 pub use store::{Fault, FsckOptions, FsckReport, PhysSlot, StoreError, VolumeSummary, fsck};

@@ -14,7 +14,11 @@ mod apply;
 mod cache;
 mod carry;
 mod control;
+mod copy;
+mod digest;
+mod fill;
 mod index;
+mod jump;
 mod log;
 mod meta;
 mod peer;
@@ -22,6 +26,7 @@ mod read;
 mod recover;
 mod round;
 mod slab;
+mod source;
 mod space;
 mod status;
 mod volume;
@@ -39,6 +44,8 @@ use self::{
     cache::{Counts, PayloadCache},
     carry::Carry,
     control::Control,
+    copy::Copies,
+    fill::Fills,
     index::Nodes,
     read::Reads,
     round::Round,
@@ -71,6 +78,10 @@ enum Kind {
     ApplyWrite = 4,
     /// Carried record.
     Carry = 5,
+    /// Copy task and run of blocks.
+    Copy = 6,
+    /// Fill task.
+    Fill = 7,
 }
 
 const NUMBER_BITS: u32 = 24;
@@ -127,6 +138,14 @@ pub struct Host {
     store_events: Vec<StoreEvent>,
     ops: IoQueue,
     spare_bufs: Vec<Vec<Buf>>,
+    /// What is read for other replicas and for comparisons.
+    copies: Copies,
+    /// What was fetched from another replica.
+    fills: Fills,
+    /// Calls that wait until all that a log holds is applied.
+    settling: Vec<(Tag, VolIx)>,
+    /// The time that was told last.
+    now_ms: u64,
     /// Counts calls that change something, for [`Self::tick`].
     activity: u64,
     failed: Option<DiskError>,
@@ -174,6 +193,13 @@ impl Host {
         volumes.map(Volume::report).collect()
     }
 
+    /// State of the replica of `volume`, if it is here.
+    #[must_use]
+    pub fn volume_report(&self, volume: VolumeId) -> Option<VolumeReport> {
+        let volume = self.volume(self.serving(volume).ok()?)?;
+        volume.created.then(|| volume.report())
+    }
+
     /// Creates an empty replica. Answered by [`Event::VolumeChanged`].
     pub fn create_volume(&mut self, tag: Tag, new: &NewVolume) {
         self.take_create(tag, new);
@@ -197,9 +223,6 @@ impl Host {
     /// Logs records. Answered by [`Event::Ack`] as they become durable (one for
     /// many appends), or by [`Event::Refused`]. Gives the emptied list of records
     /// back, so that the engine can fill it again without allocating.
-    ///
-    /// # Panics
-    /// If the engine overruns the credits by more than the limit itself.
     pub fn append(&mut self, append: Append) -> Vec<Record> {
         self.take_append(append)
     }
@@ -240,6 +263,14 @@ impl Host {
         self.take_unreserve(tag, volume, range);
     }
 
+    /// Gives back all that [`Self::reserve`] has granted for `volume` and no write has
+    /// used: the engine that asked is gone. Calls that are open stay so.
+    pub fn unreserve_all(&mut self, volume: VolumeId) {
+        if let Ok(at) = self.serving(volume) {
+            self.drop_grants(at);
+        }
+    }
+
     /// Takes an ended disk operation.
     pub fn complete(&mut self, completion: Completion) {
         match (completion.token.0 >> 56) as u8 {
@@ -269,6 +300,8 @@ impl Host {
             3 => self.apply_read(number, part, result),
             4 => self.apply_written(number, result),
             5 => self.carry_read(number, result),
+            6 => self.copy_read(number, part, result),
+            7 => self.fill_written(number, result),
             kind => unreachable!("a token of kind {kind}"),
         }
     }
@@ -278,7 +311,9 @@ impl Host {
     pub fn flush(&mut self, queue: &mut IoQueue) {
         self.empty_outbox();
         self.retry_reserves(false);
+        self.turn_fills(false);
         self.turn_round();
+        self.turn_applied();
         self.trim_cache();
         self.flush_wal(queue);
         self.store.flush(queue);
