@@ -151,7 +151,7 @@ impl EngineCore {
         }
     }
 
-    /// Answers what is not sequenced and past its deadline.
+    /// Answers what is past its deadline.
     pub(super) fn expire(&mut self, now: Instant) {
         self.next_expiry = None;
         let ids: Vec<OpId> = self.ops.iter().map(|(id, _)| id).collect();
@@ -188,15 +188,19 @@ impl EngineCore {
     }
 
     /// Gives up on a request as far as it is not sequenced. The part of a write
-    /// that is takes effect; its blocks stay guarded until it is committed.
+    /// that is takes effect; its blocks stay guarded until it is committed. A client
+    /// that waited for long enough is told so, and that it may take effect.
     fn abandon(&mut self, id: OpId, error: BlockError) {
         if let Some(write) = self.ops.write_mut(id) {
-            if write.stage == Stage::Sequenced {
-                return;
-            }
-            if write.last > Lsn::ZERO {
-                self.unreserve(id);
-                self.cut_short(id, error);
+            let stage = write.stage;
+            if stage == Stage::Sequenced || write.last > Lsn::ZERO {
+                if stage != Stage::Sequenced {
+                    self.unreserve(id);
+                    self.cut_short(id, error);
+                }
+                if error == BlockError::TimedOut {
+                    self.answer_early(id, error);
+                }
                 return;
             }
         }
@@ -211,7 +215,7 @@ impl EngineCore {
         let tag = request.tag;
         let charge_bytes = request.charge_bytes();
         let deadline = request.context.deadline;
-        let op = |kind| Op { session, tag, charge_bytes, deadline, kind };
+        let op = |kind| Op { session, tag, charge_bytes, deadline, answered: false, kind };
         if self.now.is_some_and(|now| deadline.is_some_and(|at| at <= now)) {
             self.refuse(session, tag, BlockError::TimedOut);
             return;

@@ -4,11 +4,19 @@ use super::{MemberId, MemberSet};
 use holdfast_replica::Credits;
 use holdfast_types::Lsn;
 use holdfast_wire::{Promise, Refusal, StreamSession};
+use std::time::{Duration, Instant};
+
+/// A member that refused is asked again after so long at first, and after twice as
+/// long each further time: it may wait for something that is about to happen, such as its
+/// replica to be created or its disk to apply.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+/// It is never left alone for longer.
+const RETRY_MAX: Duration = Duration::from_secs(2);
 
 /// Where the engine stands with a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Link {
-    /// Cannot be reached.
+pub enum Link {
+    /// Cannot be reached, or refused and will be asked again.
     Down,
     /// Asked for its promise.
     Fencing,
@@ -18,7 +26,8 @@ pub(super) enum Link {
     Truncating,
     /// Takes appends and reads, and counts.
     Streaming,
-    /// Has promised, but lacks records that this engine does not hold. Does not count.
+    /// Has promised, but lacks records that this engine does not hold: it fetches them
+    /// from another member. Does not count.
     Behind,
     /// Is not coming back as it was.
     Lost,
@@ -42,9 +51,9 @@ const STEPS: &[(Link, Link)] = {
         (Truncating, Behind),
         (Truncating, Down),
         (Truncating, Lost),
-        (Streaming, Behind),
         (Streaming, Down),
         (Streaming, Lost),
+        (Behind, Streaming),
         (Behind, Down),
         (Behind, Lost),
     ]
@@ -59,29 +68,58 @@ pub(super) struct Member {
     pub(super) session: StreamSession,
     /// Its answer to the fence, until its log is compared.
     pub(super) promise: Option<Promise>,
+    /// It has promised this epoch. A promise lasts, so this outlives the stream.
+    pub(super) has_promised: bool,
+    /// Its log may have lost what it acknowledged.
+    pub(super) suspect: bool,
     /// Holds durably all that the engine's log has up to here.
     pub(super) matched: Lsn,
     /// The next record to send.
     pub(super) next: Lsn,
     /// The commit LSN that it was told.
     pub(super) told: Lsn,
-    /// What it can promise, less what was sequenced since it said so.
-    pub(super) credits: Credits,
+    /// An append went out on this stream: behind it, the member knows its log for the engine's.
+    pub(super) introduced: bool,
+    /// What the records of the log may cost it in all.
+    pub(super) limit: Credits,
+    /// Reservations that it has not answered.
+    pub(super) reserving: u32,
+    /// Its node's lease is over then, on the boot clock.
+    pub(super) lease_until_ms: u64,
+    /// Was not streaming since.
+    pub(super) absent_since: Option<Instant>,
+    /// Fetches from others, as of here: the window keeps what is above.
+    pub(super) fetches: Option<Lsn>,
+    /// Not to be asked (for its promise, or to fetch) before.
+    retry_at: Option<Instant>,
+    retries: u32,
+    /// What it refused with last, until it streams or its connection is gone.
+    pub(super) refused: Option<Refusal>,
     /// Why it is lost.
     pub(super) lost: Option<Refusal>,
 }
 
 impl Member {
-    pub(super) fn new(id: MemberId) -> Self {
+    pub(super) fn new(id: MemberId, now: Instant) -> Self {
         Self {
             id,
             link: Link::Down,
             session: StreamSession::default(),
             promise: None,
+            has_promised: false,
+            suspect: false,
             matched: Lsn::ZERO,
             next: Lsn::ZERO,
             told: Lsn::ZERO,
-            credits: Credits { slots: 0, wal_bytes: 0 },
+            introduced: false,
+            limit: Credits { slots: 0, wal_bytes: 0 },
+            reserving: 0,
+            lease_until_ms: 0,
+            absent_since: Some(now),
+            fetches: None,
+            retry_at: None,
+            retries: 0,
+            refused: None,
             lost: None,
         }
     }
@@ -94,15 +132,79 @@ impl Member {
         self.link == link
     }
 
+    pub(super) fn is_reachable(&self) -> bool {
+        !matches!(self.link, Link::Down | Link::Lost)
+    }
+
+    /// It lives in this very process: what it says is never old.
+    pub(super) fn is_local(&self) -> bool {
+        self.lease_until_ms == u64::MAX
+    }
+
+    /// Holds all up to `lsn`, and knows that it does.
+    pub(super) fn is_complete(&self, lsn: Lsn) -> bool {
+        self.is(Link::Streaming) && self.introduced && self.matched >= lsn
+    }
+
+    /// The last record that it was sent or has.
+    pub(super) fn sent(&self) -> Lsn {
+        match self.link {
+            Link::Streaming => self.next.prev().unwrap_or(Lsn::ZERO),
+            _ => Lsn::new(u64::MAX),
+        }
+    }
+
     /// # Panics
     /// If the table has no such step.
-    pub(super) fn step(&mut self, to: Link) {
+    pub(super) fn step(&mut self, to: Link, now: Option<Instant>) {
         assert!(STEPS.contains(&(self.link, to)), "no step from {:?} to {to:?}", self.link);
-        self.link = to;
-        if matches!(to, Link::Down | Link::Lost) {
-            self.promise = None;
-            self.matched = Lsn::ZERO;
+        if self.link == Link::Streaming {
+            self.absent_since = now;
         }
+        self.link = to;
+        self.fetches = None;
+        match to {
+            Link::Down | Link::Lost => {
+                self.promise = None;
+                self.matched = Lsn::ZERO;
+                self.limit = Credits { slots: 0, wal_bytes: 0 };
+                self.reserving = 0;
+                self.introduced = false;
+            }
+            Link::Streaming => {
+                self.absent_since = None;
+                self.refused = None;
+                self.retry_now();
+            }
+            Link::Fencing | Link::Promised | Link::Truncating | Link::Behind => {}
+        }
+    }
+
+    /// Leaves it alone for a while, longer each time.
+    pub(super) fn retry_later(&mut self, now: Option<Instant>) {
+        let wait = RETRY_FIRST.saturating_mul(1 << self.retries.min(8)).min(RETRY_MAX);
+        self.retries = self.retries.saturating_add(1);
+        self.retry_at = now.map(|now| now + wait);
+    }
+
+    /// It gets ahead.
+    pub(super) fn retry_now(&mut self) {
+        (self.retry_at, self.retries) = (None, 0);
+    }
+
+    /// Not before someone else says so.
+    pub(super) fn retry_never(&mut self) {
+        self.retry_at = None;
+    }
+
+    /// Whether it was to be left alone until now.
+    pub(super) fn retry_is_due(&self, now: Option<Instant>) -> bool {
+        self.retry_at.is_some() && self.retry_at <= now
+    }
+
+    /// Whether it is to be left alone.
+    pub(super) fn rests(&self, now: Option<Instant>) -> bool {
+        self.retry_at.is_some() && self.retry_at > now
     }
 }
 
@@ -111,8 +213,8 @@ impl Member {
 pub(super) struct Members(Vec<Member>);
 
 impl Members {
-    pub(super) fn new(ids: &[MemberId]) -> Self {
-        Self(ids.iter().map(|id| Member::new(*id)).collect())
+    pub(super) fn new(ids: &[MemberId], now: Instant) -> Self {
+        Self(ids.iter().map(|id| Member::new(*id, now)).collect())
     }
 
     pub(super) fn get(&self, id: MemberId) -> Option<&Member> {
@@ -134,5 +236,10 @@ impl Members {
     /// Those for which `test` holds.
     pub(super) fn which(&self, test: impl Fn(&Member) -> bool) -> MemberSet {
         self.0.iter().filter(|member| test(member)).map(|member| member.id).collect()
+    }
+
+    /// Those that take appends and count.
+    pub(super) fn streaming(&self) -> MemberSet {
+        self.which(|member| member.is(Link::Streaming))
     }
 }

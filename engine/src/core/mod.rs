@@ -15,8 +15,11 @@
 //! `recovery` leads from an epoch granted to a volume served.
 
 mod admission;
+mod catchup;
 mod conflict;
+mod credits;
 mod cut;
+mod lease;
 mod log;
 mod member;
 mod message;
@@ -25,19 +28,24 @@ mod quorum;
 mod read;
 mod recovery;
 mod replicate;
+mod sets;
+mod size;
 mod state;
+mod status;
 mod write;
 
 #[cfg(test)]
 mod tests;
 
 pub use admission::{REQUEST_BYTES_MAX, SESSION_BYTES_MAX, SESSION_OPS_MAX, SESSION_QUEUE_MAX};
+pub use member::Link;
 pub use message::{Attach, CatchUp, Command, Config, Event};
 pub use ops::{OPS_MAX, OpTag};
 pub use quorum::{MEMBERS_MAX, MemberSet, Quorums};
 pub use read::STATUS_BYTES_MAX;
 pub use replicate::{APPEND_BYTES_MAX, WINDOW_BYTES_MAX, WINDOW_RECORDS_MAX};
 pub use state::{StateName, StopReason};
+pub use status::MemberView;
 pub use write::{RESERVE_BLOCKS_MAX, UNCOMMITTED_BYTES_MAX, UNCOMMITTED_RECORDS_MAX};
 
 use admission::Sessions;
@@ -48,10 +56,15 @@ use holdfast_types::{
 };
 use holdfast_wire::Record;
 use log::RecordLog;
-use member::{Link, Members};
+use member::Members;
 use ops::{OpId, Ops, Part};
+use sets::Change;
 use state::State;
-use std::{collections::VecDeque, fmt, time::Instant};
+use std::{
+    collections::VecDeque,
+    fmt,
+    time::{Duration, Instant},
+};
 
 /// Names a member of a volume's replica set within its engine; below [`MEMBERS_MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,6 +93,9 @@ pub struct VolumeCounters {
     pub discards: u64,
     /// Requests answered with an error.
     pub errors: u64,
+    /// Reads that a replica failed because of a bad block or its disk; another replica
+    /// answers them, if there is one.
+    pub failed_reads: u64,
 }
 
 /// The engine of one volume, for one epoch.
@@ -87,7 +103,14 @@ pub struct EngineCore {
     volume: VolumeId,
     history: HistoryId,
     node: NodeId,
+    /// Committed size.
     blocks: u64,
+    /// Size as of the last record.
+    sized: u64,
+    /// Size to grow to.
+    wanted_blocks: u64,
+    /// Records that change the size, and are not committed.
+    resizing: VecDeque<(Lsn, u64)>,
     logical_block_bytes: u64,
     read_only: bool,
     pool: BufPool,
@@ -96,17 +119,27 @@ pub struct EngineCore {
     state: State,
     epoch: Epoch,
     generation: Generation,
+    min_replicas: u8,
+    shrink_after: Duration,
     quorums: Quorums,
+    /// A change of the set that is under way.
+    change: Option<Change>,
+    /// No further change before.
+    change_after: Option<Instant>,
     members: Members,
     /// Streams opened so far.
     streams: u64,
     now: Option<Instant>,
+    /// Now, on the clock of the leases.
+    boot_ms: u64,
     /// No earlier engine can hold a lease from here on.
-    serve_after: Option<Instant>,
+    serve_after_ms: u64,
 
     /// First LSN of each epoch of the log, this one's included once it has started.
     spans: Vec<EpochSpan>,
     epoch_start: Lsn,
+    /// The volume is served once all up to here is committed.
+    start_last: Lsn,
     log: RecordLog,
     commit: Lsn,
     uncommitted_bytes: usize,
@@ -147,6 +180,9 @@ impl EngineCore {
             history: config.history,
             node: config.node,
             blocks: config.blocks,
+            sized: config.blocks,
+            wanted_blocks: config.blocks,
+            resizing: VecDeque::new(),
             logical_block_bytes: u64::from(config.logical_block_bytes),
             read_only: config.read_only,
             pool: config.pool,
@@ -154,13 +190,19 @@ impl EngineCore {
             state: State::new(),
             epoch: Epoch::ZERO,
             generation: Generation::ZERO,
+            min_replicas: config.min_replicas,
+            shrink_after: Duration::from_millis(config.shrink_after_ms),
             quorums: Quorums::new([MemberId(0)].into_iter().collect(), None),
+            change: None,
+            change_after: None,
             members: Members::default(),
             streams: 0,
             now: None,
-            serve_after: None,
+            boot_ms: 0,
+            serve_after_ms: 0,
             spans: Vec::new(),
             epoch_start: Lsn::ZERO,
+            start_last: Lsn::ZERO,
             log: RecordLog::new(Lsn::ZERO),
             commit: Lsn::ZERO,
             uncommitted_bytes: 0,
@@ -199,20 +241,20 @@ impl EngineCore {
             Event::ReadDone { member, tag, result } => self.read_done(member, tag, result),
             Event::StatusDone { member, tag, result } => self.status_done(member, tag, result),
             Event::Reserved { member, tag, granted } => self.reserved(member, tag, granted),
-            Event::Credits { member, credits, .. } => {
-                if let Some(member) = self.members.get_mut(member) {
-                    member.credits = credits;
-                }
+            Event::Credits { member, as_of, credits } => self.credits(member, as_of, credits),
+            Event::Lease { member, until_ms } => self.lease(member, until_ms),
+            Event::CaughtUp { member, session, result } => {
+                self.caught_up(member, session, result);
             }
+            Event::SetDecided { generation, members, accepted } => {
+                self.set_decided(generation, members, accepted);
+            }
+            Event::Resize { blocks } => self.resize(blocks),
             Event::SessionClosed { session } => self.session_closed(session),
             Event::MemberUp { member } => self.member_up(member),
             Event::MemberDown { member } => self.member_down(member),
             Event::MemberLost { member, refusal } => self.member_lost(member, refusal),
-            Event::Tick { now, .. } => self.tick(now),
-            Event::Lease { .. }
-            | Event::CaughtUp { .. }
-            | Event::SetDecided { .. }
-            | Event::Resize { .. } => {}
+            Event::Tick { now, boot_ms } => self.tick(now, boot_ms),
             Event::Detach { deadline } => self.detach(deadline),
         }
     }
@@ -227,12 +269,14 @@ impl EngineCore {
         self.unpark();
         self.retry_stalled();
         self.sequence();
+        self.sequence_size();
         self.send();
+        self.drive_catch_up();
         self.serve();
-        if self.state.name() == StateName::Draining
-            && self.ops.is_empty()
-            && self.sessions.backlog_is_empty()
-        {
+        self.change_set();
+        let drained = self.ops.is_empty() && self.sessions.backlog_is_empty();
+        if self.state.name() == StateName::Draining && drained && self.all_is_committed() {
+            self.release();
             self.stop(StopReason::Detached);
         }
     }
@@ -292,11 +336,13 @@ impl EngineCore {
         matches!(self.state.name(), StateName::Serving | StateName::Draining)
     }
 
-    fn tick(&mut self, now: Instant) {
+    fn tick(&mut self, now: Instant, boot_ms: u64) {
         self.now = Some(now);
+        self.boot_ms = boot_ms;
         if self.next_expiry.is_some_and(|at| now >= at) {
             self.expire(now);
         }
+        self.retry_members();
         if self.state.name() == StateName::Draining && self.drain_by.is_some_and(|at| now >= at) {
             self.stop(StopReason::Detached);
         }
@@ -318,7 +364,9 @@ impl EngineCore {
     fn stop(&mut self, reason: StopReason) {
         self.state.step(StateName::Stopped);
         self.stop_error = match reason {
-            StopReason::Detached | StopReason::Fenced { .. } => BlockError::Stopped,
+            StopReason::Detached | StopReason::Fenced { .. } | StopReason::SetChanged { .. } => {
+                BlockError::Stopped
+            }
             StopReason::Suspect
             | StopReason::NoQuorum { .. }
             | StopReason::Contradiction { .. } => BlockError::Io,
@@ -344,10 +392,9 @@ impl EngineCore {
         self.out.push(Command::Reply { session, tag, result: Err(error) });
     }
 
-    /// Ends a request: answers its client, if it is still there.
+    /// Ends a request: answers its client, if it is still there and waits.
     fn finish(&mut self, id: OpId, result: Result<Reply, BlockError>) {
         let Some(op) = self.ops.remove(id) else { return };
-        self.count(&op, &result);
         if let ops::Kind::Write(write) = &op.kind {
             self.unpark = true;
             if write.is_partial()
@@ -356,8 +403,23 @@ impl EngineCore {
                 self.partial.swap_remove(at);
             }
         }
+        if op.answered {
+            return;
+        }
+        self.count(&op, &result);
         if self.sessions.ended(op.session, op.charge_bytes) {
             self.out.push(Command::Reply { session: op.session, tag: op.tag, result });
+        }
+    }
+
+    /// Answers a request's client before the request ends.
+    fn answer_early(&mut self, id: OpId, error: BlockError) {
+        let Some(op) = self.ops.get_mut(id) else { return };
+        (op.answered, op.deadline) = (true, None);
+        let (session, tag) = (op.session, op.tag);
+        self.counters.errors += 1;
+        if self.sessions.ended(session, op.charge_bytes) {
+            self.out.push(Command::Reply { session, tag, result: Err(error) });
         }
     }
 

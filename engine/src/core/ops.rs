@@ -83,6 +83,8 @@ pub(super) struct Op {
     /// What it counts for against its session's bound.
     pub(super) charge_bytes: usize,
     pub(super) deadline: Option<Instant>,
+    /// The client has its answer; what is left is to guard the blocks until the commit.
+    pub(super) answered: bool,
     pub(super) kind: Kind,
 }
 
@@ -289,7 +291,7 @@ mod tests {
 
     fn op(tag: u64) -> Op {
         let kind = Kind::Flush(Lsn::ZERO);
-        Op { session: SessionId(1), tag, charge_bytes: 0, deadline: None, kind }
+        Op { session: SessionId(1), tag, charge_bytes: 0, deadline: None, answered: false, kind }
     }
 
     #[test]

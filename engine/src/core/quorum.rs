@@ -99,6 +99,18 @@ impl Quorums {
         Self { current, next }
     }
 
+    /// The set in force.
+    #[must_use]
+    pub fn current(self) -> MemberSet {
+        self.current
+    }
+
+    /// The members of both sets.
+    #[must_use]
+    pub fn voters(self) -> MemberSet {
+        self.current.union(self.next.unwrap_or_default())
+    }
+
     fn sets(self) -> impl Iterator<Item = MemberSet> {
         std::iter::once(self.current).chain(self.next)
     }

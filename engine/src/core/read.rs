@@ -17,18 +17,28 @@ impl EngineCore {
     /// Sends a request's read to the next member to try.
     pub(super) fn fetch(&mut self, id: OpId, part: Part) {
         let (at, epoch) = (self.commit, self.epoch);
+        // The reads of a sub-block write need no lease: if another engine took over,
+        // the write is not committed.
+        let waits = part == Part::Whole && !self.is_leased();
+        let voters = self.quorums.voters();
         let Some(op) = self.ops.get_mut(id) else { return };
+        if waits {
+            self.stalled.push_back((id, part));
+            return;
+        }
         let is_status = matches!(op.kind, Kind::Status { .. });
         let Some(fetch) = fetch_of(&mut op.kind, part) else { return };
         let complete = |member: &&super::member::Member| {
-            member.is(Link::Streaming) && member.matched >= at && !fetch.tried.contains(member.id)
+            member.is_complete(at) && !fetch.tried.contains(member.id)
         };
         let Some(member) = self.members.iter().find(complete).map(|member| member.id) else {
             let tried = fetch.tried;
+            // One that is away may return; a client that cannot wait has a deadline.
             let hope = |member: &super::member::Member| {
-                member.is(Link::Streaming) && !tried.contains(member.id)
+                let waits = member.is(Link::Streaming) || voters.contains(member.id);
+                waits && !member.is(Link::Lost) && !tried.contains(member.id)
             };
-            if tried.is_empty() || self.members.iter().any(hope) {
+            if self.members.iter().any(hope) {
                 self.stalled.push_back((id, part));
             } else {
                 self.fail(id, BlockError::Io);
@@ -125,6 +135,9 @@ impl EngineCore {
             return;
         };
         fetch.tried.insert(member);
+        if matches!(error, Some(ReadError::Corrupt { .. } | ReadError::Disk(_))) {
+            self.counters.failed_reads += 1;
+        }
         self.fetch(id, part);
     }
 

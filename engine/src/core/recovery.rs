@@ -2,11 +2,14 @@
 //! brought in line with it, the epoch's first record. `design.md` §3, *Attach
 //! and recovery*.
 
+use super::member::Member;
+use super::sets::Change;
 use super::{
     Attach, Command, EngineCore, Link, MemberId, MemberSet, Members, Quorums, RecordLog, StateName,
     StopReason,
 };
-use holdfast_types::{Epoch, EpochSpan, Lsn};
+use holdfast_types::mutant::{Mutant, active};
+use holdfast_types::{BLOCK_BYTES, Epoch, EpochSpan, Lsn};
 use holdfast_wire::{Fence, Promise, Record, RecordOp, Refusal, StreamSession, Truncate};
 
 impl EngineCore {
@@ -18,15 +21,18 @@ impl EngineCore {
         self.epoch = attach.epoch;
         self.generation = attach.generation;
         self.quorums = Quorums::new(attach.current, attach.next);
-        self.members = Members::new(&attach.members);
+        self.change = attach.next.map(Change::proposed);
+        self.members = Members::new(&attach.members, attach.now);
         self.now = Some(attach.now);
-        self.serve_after = Some(attach.now);
+        self.boot_ms = attach.boot_ms;
+        self.serve_after_ms = attach.boot_ms;
     }
 
     /// Asks a member for its promise, on a stream of its own.
     fn fence(&mut self, id: MemberId) {
+        let now = self.now;
         let Some(member) = self.members.get_mut(id) else { return };
-        member.step(Link::Fencing);
+        member.step(Link::Fencing, now);
         self.streams += 1;
         member.session = StreamSession(self.streams);
         let session = member.session;
@@ -43,12 +49,62 @@ impl EngineCore {
 
     pub(super) fn member_down(&mut self, id: MemberId) {
         let Some(member) = self.members.get_mut(id) else { return };
-        if matches!(member.link(), Link::Down | Link::Lost) {
+        // Whatever it refused, now it cannot be reached: it is asked when it can.
+        member.retry_never();
+        member.refused = None;
+        self.leave(id, Link::Down);
+    }
+
+    /// Starts over with a member that can be reached.
+    pub(super) fn refence(&mut self, id: MemberId) {
+        self.leave(id, Link::Down);
+        self.member_up(id);
+    }
+
+    /// The member does not take part any more, for now or for good.
+    fn leave(&mut self, id: MemberId, to: Link) {
+        let now = self.now;
+        let Some(member) = self.members.get_mut(id) else { return };
+        if member.is(to) || member.is(Link::Lost) {
             return;
         }
-        member.step(Link::Down);
+        member.step(to, now);
         self.fetches_left_by(id);
         self.reserves_left_by(id);
+        self.choose_again();
+    }
+
+    /// The member refuses what it was asked for.
+    pub(super) fn member_refused(&mut self, id: MemberId, refusal: Refusal) {
+        match refusal {
+            Refusal::Fenced { promised } if promised > self.epoch => self.member_lost(id, refusal),
+            Refusal::History { .. } | Refusal::Suspect | Refusal::DiskFailed => {
+                self.member_lost(id, refusal);
+            }
+            // What it was asked for may become possible: it is asked again.
+            Refusal::Fenced { .. }
+            | Refusal::Mismatch { .. }
+            | Refusal::Unknown
+            | Refusal::Full
+            | Refusal::Behind { .. } => {
+                let now = self.now;
+                let Some(member) = self.members.get_mut(id) else { return };
+                member.refused = Some(refusal);
+                // A replica below its promise has forgotten it.
+                member.has_promised &= !matches!(refusal, Refusal::Fenced { .. });
+                member.retry_later(now);
+                self.leave(id, Link::Down);
+            }
+        }
+    }
+
+    /// Asks those again that refused some time ago.
+    pub(super) fn retry_members(&mut self) {
+        let now = self.now;
+        let due = self.members.which(|m| m.is(Link::Down) && m.retry_is_due(now));
+        for id in due.iter() {
+            self.fence(id);
+        }
     }
 
     pub(super) fn member_lost(&mut self, id: MemberId, refusal: Refusal) {
@@ -62,21 +118,20 @@ impl EngineCore {
         if member.is(Link::Lost) {
             return;
         }
-        member.step(Link::Lost);
         member.lost = Some(refusal);
+        member.has_promised = false;
         if !self.stop_without_quorum(id) {
-            self.fetches_left_by(id);
-            self.reserves_left_by(id);
+            self.leave(id, Link::Lost);
         }
     }
 
-    /// Stops the engine if those that may still count are no commit quorum.
-    /// They then intersect every commit quorum, too.
+    /// Stops the engine if those that may still count are no commit quorum, and would
+    /// be none of a set without one of the others either.
     fn stop_without_quorum(&mut self, last_straw: MemberId) -> bool {
         let suspect = self.suspects();
-        let lost = self.members.which(|member| member.is(Link::Lost));
-        let all = self.members.which(|_| true);
-        if self.quorums.commits(all.without(lost).without(suspect)) {
+        let lost = self.members.which(|member| member.lost.is_some());
+        let alive = self.members.which(|_| true).without(lost).without(suspect);
+        if self.may_commit_with(alive) {
             return false;
         }
         let refusal = self.members.get(last_straw).and_then(|member| member.lost);
@@ -94,13 +149,11 @@ impl EngineCore {
     /// Members whose log may have lost what it acknowledged. Their promise
     /// counts, their log does not.
     fn suspects(&self) -> MemberSet {
-        self.members.which(|member| {
-            member.lost == Some(Refusal::Suspect)
-                || member.promise.as_ref().is_some_and(|promise| promise.suspect)
-        })
+        self.members.which(|member| member.suspect || member.lost == Some(Refusal::Suspect))
     }
 
     pub(super) fn promised(&mut self, id: MemberId, result: Result<Promise, Refusal>) {
+        let now = self.now;
         let Some(member) = self.members.get_mut(id) else { return };
         if !member.is(Link::Fencing) {
             return;
@@ -109,24 +162,30 @@ impl EngineCore {
             Ok(promise) if promise.epoch == self.epoch => promise,
             Ok(_) => return,
             Err(refusal) => {
-                self.member_lost(id, refusal);
+                self.member_refused(id, refusal);
                 return;
             }
         };
-        if let Some(now) = self.now {
-            let owed = std::time::Duration::from_millis(promise.lease_owed_ms);
-            self.serve_after = self.serve_after.max(Some(now + owed));
+        if self.quorums.voters().contains(id) {
+            let until_ms = self.boot_ms.saturating_add(promise.lease_owed_ms);
+            self.serve_after_ms = self.serve_after_ms.max(until_ms);
         }
-        let suspect = promise.suspect;
-        member.step(Link::Promised);
+        member.step(Link::Promised, now);
+        member.has_promised = true;
+        member.suspect =
+            (promise.suspect || !is_coherent(&promise)) && !active(Mutant::SuspectLogCounted);
+        let suspect = member.suspect;
         member.promise = Some(promise);
         if suspect && self.stop_without_quorum(id) {
             return;
         }
         match self.state.name() {
             StateName::Fencing => self.choose_best_log(),
-            StateName::Recovering | StateName::Starting | StateName::Serving => self.level(id),
-            StateName::Idle | StateName::Draining | StateName::Stopped => {}
+            StateName::Recovering
+            | StateName::Starting
+            | StateName::Serving
+            | StateName::Draining => self.level(id),
+            StateName::Idle | StateName::Stopped => {}
         }
         self.start_epoch();
     }
@@ -135,7 +194,7 @@ impl EngineCore {
     /// intersect every commit quorum, the best log holds all that is committed.
     fn choose_best_log(&mut self) {
         let promised = self.members.which(|member| member.is(Link::Promised));
-        let logs = promised.without(self.suspects());
+        let logs = promised.and(self.quorums.voters()).without(self.suspects());
         if !self.quorums.meets_every_commit(promised) || !self.quorums.meets_every_commit(logs) {
             return;
         }
@@ -143,15 +202,51 @@ impl EngineCore {
             .members
             .iter()
             .filter(|member| logs.contains(member.id))
-            .filter_map(|member| member.promise.as_ref())
-            .max_by_key(|promise| (promise.last_epoch, promise.last_lsn));
-        let Some(best) = best else { unreachable!("a quorum has a member") };
+            .filter_map(|member| member.promise.as_ref().map(|promise| (member.id, promise)))
+            .max_by_key(|(_, promise)| (promise.last_epoch, promise.last_lsn));
+        let Some((id, best)) = best else { unreachable!("a quorum has a member") };
+        // What is applied is committed (I7).
+        let applied = self.members.iter().filter_map(|member| member.promise.as_ref());
+        let applied = applied.map(|promise| promise.applied_lsn).max().unwrap_or(Lsn::ZERO);
+        if best.last_lsn < best.fetched_lsn || best.last_lsn < self.commit {
+            let held = best.fetched_lsn.max(self.commit);
+            let last = best.last_lsn;
+            let detail = format!("the best log ends at LSN {last}, but {held} was committed");
+            self.stop(StopReason::Contradiction { member: id, detail });
+            return;
+        }
         self.spans.clone_from(&best.epochs);
+        self.blocks = best.blocks;
+        self.sized = best.blocks;
+        self.commit = self.commit.max(applied.min(best.last_lsn));
         self.log = RecordLog::new(best.last_lsn);
         self.epoch_start = best.last_lsn.next();
         self.state.step(StateName::Recovering);
         for member in promised.iter() {
             self.level(member);
+        }
+    }
+
+    /// As long as nothing of this epoch is written, the best log may be another one:
+    /// when all that hold it are gone, those that are left are asked anew.
+    fn choose_again(&mut self) {
+        if self.state.name() != StateName::Recovering {
+            return;
+        }
+        let first = self.log.first();
+        let holds = |member: &Member| match member.link() {
+            Link::Streaming | Link::Promised => true,
+            Link::Truncating => member.next >= first,
+            Link::Down | Link::Fencing | Link::Behind | Link::Lost => false,
+        };
+        if self.members.iter().any(holds) {
+            return;
+        }
+        self.give_up_change();
+        self.state.step(StateName::Fencing);
+        let others = self.members.which(|m| matches!(m.link(), Link::Truncating | Link::Behind));
+        for id in others.iter() {
+            self.refence(id);
         }
     }
 
@@ -161,13 +256,14 @@ impl EngineCore {
         if self.state.name() == StateName::Stopped {
             return;
         }
-        let (volume, epoch, last) = (self.volume, self.epoch, self.log.last());
+        let (volume, epoch, last, now) = (self.volume, self.epoch, self.log.last(), self.now);
         let Some(member) = self.members.get_mut(id) else { return };
         let Some(promise) = &member.promise else { return };
-        if promise.suspect {
-            member.step(Link::Behind);
+        if member.suspect {
+            member.step(Link::Behind, now);
             return;
         }
+        complete_spans(&mut self.spans, promise);
         let common = divergence(&self.spans, last, promise);
         if common < promise.applied_lsn {
             let detail = format!(
@@ -180,11 +276,11 @@ impl EngineCore {
         let tail = promise.last_lsn > common;
         member.next = common.next();
         if tail {
-            member.step(Link::Truncating);
+            member.step(Link::Truncating, now);
             let truncate = Truncate { volume, epoch, last: common };
             self.out.push(Command::Truncate { member: id, truncate });
         } else {
-            self.stream(id);
+            self.join(id);
         }
     }
 
@@ -193,22 +289,25 @@ impl EngineCore {
             return;
         }
         match result {
-            Ok(()) => self.stream(id),
-            Err(refusal) => self.member_lost(id, refusal),
+            Ok(()) => self.join(id),
+            Err(refusal) => self.member_refused(id, refusal),
         }
         self.start_epoch();
     }
 
-    /// The member's log is a prefix of the engine's: stream the rest if it is here.
-    fn stream(&mut self, id: MemberId) {
-        let first = self.log.first();
+    /// The member's log is a prefix of the engine's, up to before `next`: stream the
+    /// rest if it is here, else it has to be fetched.
+    pub(super) fn join(&mut self, id: MemberId) {
+        let (first, now) = (self.log.first(), self.now);
         let Some(member) = self.members.get_mut(id) else { return };
         member.promise = None;
         if member.next < first {
-            member.step(Link::Behind);
+            if !member.is(Link::Behind) {
+                member.step(Link::Behind, now);
+            }
             return;
         }
-        member.step(Link::Streaming);
+        member.step(Link::Streaming, now);
         member.told = Lsn::ZERO;
         member.matched = match member.next.prev() {
             Some(matched) => matched,
@@ -217,10 +316,19 @@ impl EngineCore {
         self.advance_commit();
     }
 
+    /// The quorums are others now, or other members are among them.
+    pub(super) fn quorum_moved(&mut self) {
+        self.advance_commit();
+        if self.state.name() == StateName::Fencing {
+            self.choose_best_log();
+        }
+        self.start_epoch();
+    }
+
     /// Writes the epoch's first record once it can be committed.
-    fn start_epoch(&mut self) {
+    pub(super) fn start_epoch(&mut self) {
         if self.state.name() != StateName::Recovering
-            || !self.quorums.commits(self.members.which(|member| member.is(Link::Streaming)))
+            || !self.quorums.commits(self.members.streaming())
         {
             return;
         }
@@ -228,19 +336,40 @@ impl EngineCore {
         self.spans.push(EpochSpan { epoch: self.epoch, first: self.epoch_start });
         let op = RecordOp::EpochStart;
         self.log.push(Record { lsn: self.epoch_start, epoch: self.epoch, op });
+        if self.wanted_blocks > self.sized {
+            self.log_size();
+        }
+        self.start_last = self.log.last();
     }
 
-    /// Serves once the epoch's first record is committed and no earlier engine
+    /// Serves once the epoch's first records are committed and no earlier engine
     /// can still be serving reads under a lease.
     pub(super) fn serve(&mut self) {
+        let started = self.commit >= self.start_last || active(Mutant::ServesBeforeEpochStart);
         if self.state.name() == StateName::Starting
-            && self.commit >= self.epoch_start
-            && self.now >= self.serve_after
+            && started
+            && self.boot_ms >= self.serve_after_ms
         {
             self.state.step(StateName::Serving);
             self.out.push(Command::Serving);
+            if self.wanted_blocks < self.blocks {
+                self.out.push(Command::Resized { blocks: self.blocks });
+            }
         }
     }
+}
+
+/// Whether a promise can be true: its parts fit together. One that cannot says
+/// nothing about what the log lacks.
+fn is_coherent(promise: &Promise) -> bool {
+    let Promise { last_lsn, last_epoch, epochs, .. } = promise;
+    let ascending = epochs.windows(2).all(|w| w[0].epoch < w[1].epoch && w[0].first < w[1].first);
+    let inside = epochs.iter().all(|span| span.first > Lsn::ZERO && span.first <= *last_lsn);
+    let ends = epochs.last().is_none_or(|span| span.epoch == *last_epoch);
+    let begins = !epochs.is_empty() || *last_lsn == Lsn::ZERO;
+    let sizes = promise.blocks <= u64::MAX / BLOCK_BYTES as u64;
+    let sane = *last_lsn < Lsn::new(u64::MAX / 2) && promise.applied_lsn <= *last_lsn;
+    ascending && inside && ends && begins && sizes && sane && *last_epoch <= promise.epoch
 }
 
 /// Epoch of the record `lsn`; zero before the first.
@@ -249,9 +378,27 @@ pub(super) fn epoch_at(spans: &[EpochSpan], lsn: Lsn) -> Epoch {
     span.map_or(Epoch::ZERO, |span| span.epoch)
 }
 
+/// Logs forget the oldest epochs of their history. One that was away for very many of
+/// them shares none that is left; but what it has applied is committed, so its
+/// history up to there is ours as well.
+fn complete_spans(spans: &mut Vec<EpochSpan>, promise: &Promise) {
+    let Some(oldest) = spans.first().copied() else { return };
+    if oldest.first <= promise.applied_lsn.next() {
+        return;
+    }
+    let older = |span: &&EpochSpan| {
+        span.epoch < oldest.epoch && span.first < oldest.first && span.first <= promise.applied_lsn
+    };
+    let known: Vec<EpochSpan> = promise.epochs.iter().filter(older).copied().collect();
+    spans.splice(0..0, known);
+}
+
 /// The last LSN up to which two logs are the same: the end, in the shorter one,
 /// of the highest epoch that both have records of (I2).
 fn divergence(spans: &[EpochSpan], last: Lsn, promise: &Promise) -> Lsn {
+    if active(Mutant::EpochHistoryIgnored) {
+        return last.min(promise.last_lsn);
+    }
     let end = |spans: &[EpochSpan], index: usize, last: Lsn| {
         spans.get(index + 1).and_then(|next| next.first.prev()).unwrap_or(last)
     };
@@ -282,6 +429,8 @@ mod tests {
             last_lsn: Lsn::new(their_last),
             epochs: spans(theirs),
             applied_lsn: Lsn::ZERO,
+            fetched_lsn: Lsn::ZERO,
+            blocks: 0,
             lease_owed_ms: 0,
             suspect: false,
         };

@@ -1,9 +1,12 @@
 //! Records to members, acknowledgements back, and the commit LSN from them.
 
+use super::credits::cost;
 use super::log::payload_bytes;
+use super::member::Member;
 use super::recovery::epoch_at;
 use super::{Command, EngineCore, Link, MemberId, StopReason};
 use holdfast_types::Lsn;
+use holdfast_types::mutant::{Mutant, active};
 use holdfast_wire::{Ack, Append, Refusal, StreamSession};
 
 /// Payload of one append at most, unless it is a single record: bounds the frame
@@ -38,25 +41,37 @@ impl EngineCore {
     /// counting; those before are committed by the epoch's first record.
     pub(super) fn advance_commit(&mut self) {
         let members = &self.members;
-        let held = self.quorums.committed(|id| match members.get(id) {
+        let matched = |id| match members.get(id) {
             Some(member) if member.is(Link::Streaming) => member.matched,
             _ => Lsn::ZERO,
-        });
+        };
+        let held = if active(Mutant::AckBeforeQuorum) {
+            self.quorums.voters().iter().map(matched).max().unwrap_or(Lsn::ZERO)
+        } else {
+            self.quorums.committed(matched)
+        };
         if self.epoch_start == Lsn::ZERO || held < self.epoch_start || held <= self.commit {
             return;
         }
         let from = self.commit.next().max(self.epoch_start);
         let count = (held.get() - from.get() + 1) as usize;
-        let bytes: usize = self.log.from(from).take(count).map(payload_bytes).sum();
+        let records = self.log.from(from).take(count);
+        let bytes: usize = records.map(|(record, _)| payload_bytes(record)).sum();
         self.uncommitted_bytes -= bytes;
         self.commit = held;
         self.answer_committed();
+        self.sizes_committed();
     }
 
-    /// Lets go of records that are committed and that no streaming member needs.
+    /// Lets go of records that are committed and that no member needs: one that streams
+    /// has not confirmed them, or one that fetches will continue with them.
     fn trim(&mut self) {
-        let streaming = self.members.iter().filter(|member| member.is(Link::Streaming));
-        let needed = streaming.map(|member| member.matched).min().unwrap_or(Lsn::ZERO);
+        let needs = |member: &Member| match member.link() {
+            Link::Streaming => Some(member.matched),
+            Link::Behind => member.fetches,
+            Link::Down | Link::Fencing | Link::Promised | Link::Truncating | Link::Lost => None,
+        };
+        let needed = self.members.iter().filter_map(needs).min().unwrap_or(Lsn::ZERO);
         while self.log.first() <= self.commit
             && (self.log.first() <= needed
                 || self.log.bytes() > WINDOW_BYTES_MAX
@@ -70,47 +85,45 @@ impl EngineCore {
         let first = self.log.first();
         let slow = self.members.which(|m| m.is(Link::Streaming) && m.matched.next() < first);
         for id in slow.iter() {
-            if let Some(member) = self.members.get_mut(id) {
-                member.step(Link::Behind);
-            }
-            self.fetches_left_by(id);
-            self.reserves_left_by(id);
+            // It is too slow to be waited for. What is on the way to it comes before
+            // the fence; its promise says what of it arrived.
+            self.refence(id);
         }
     }
 
     pub(super) fn refused(&mut self, id: MemberId, session: StreamSession, refusal: Refusal) {
-        let current = |member: &super::member::Member| {
+        let current = |member: &Member| {
             member.session == session && matches!(member.link(), Link::Streaming | Link::Behind)
         };
-        if !self.members.get(id).is_some_and(current) {
-            return;
-        }
-        if matches!(refusal, Refusal::Mismatch { .. }) {
-            // Its log is not what it promised; ask again.
-            self.member_down(id);
-            self.member_up(id);
-        } else {
-            self.member_lost(id, refusal);
+        if self.members.get(id).is_some_and(current) {
+            self.member_refused(id, refusal);
         }
     }
 
-    /// Sends every member what it has not been sent.
+    /// Sends every member what it has not been sent, as far as it has room.
     pub(super) fn send(&mut self) {
         let last = self.log.last();
         for member in self.members.iter_mut().filter(|member| member.is(Link::Streaming)) {
             while member.next <= last {
                 let mut records = self.spare.pop().unwrap_or_default();
                 let mut bytes = 0;
-                for record in self.log.from(member.next) {
+                for (record, spent) in self.log.from(member.next) {
                     bytes += payload_bytes(record);
-                    if bytes > APPEND_BYTES_MAX && !records.is_empty() {
+                    let costs = cost(&record.op).wal_bytes > 0;
+                    let full = costs && spent.wal_bytes > member.limit.wal_bytes;
+                    if full || (bytes > APPEND_BYTES_MAX && !records.is_empty()) {
                         break;
                     }
                     records.push(record.clone());
                 }
+                if records.is_empty() {
+                    self.spare.push(records);
+                    break;
+                }
                 let Some(prev_lsn) = member.next.prev() else { unreachable!("LSNs start at 1") };
                 member.next = Lsn::new(member.next.get() + records.len() as u64);
                 member.told = self.commit;
+                member.introduced = true;
                 let append = Append {
                     volume: self.volume,
                     history: self.history,
@@ -124,10 +137,40 @@ impl EngineCore {
                 };
                 self.out.push(Command::Append { member: member.id, append });
             }
-            if member.told < self.commit {
+            if member.introduced && member.told < self.commit {
                 member.told = self.commit;
                 self.out.push(Command::Commit { member: member.id, lsn: self.commit });
             }
         }
+        self.introduce();
+    }
+
+    /// A stream begins with an append also when there is nothing to send: the member learns
+    /// that its log is the engine's, and can serve reads and be fetched from.
+    fn introduce(&mut self) {
+        let strangers = self.members.which(|m| m.is(Link::Streaming) && !m.introduced);
+        for id in strangers.iter() {
+            self.append_nothing(id);
+        }
+    }
+
+    /// Sends no records, but what is committed, behind the member's last one.
+    pub(super) fn append_nothing(&mut self, id: MemberId) {
+        let Some(member) = self.members.get_mut(id) else { return };
+        let Some(prev_lsn) = member.next.prev() else { unreachable!("LSNs start at 1") };
+        member.told = self.commit;
+        member.introduced = true;
+        let append = Append {
+            volume: self.volume,
+            history: self.history,
+            epoch: self.epoch,
+            generation: self.generation,
+            session: member.session,
+            prev_epoch: epoch_at(&self.spans, prev_lsn),
+            prev_lsn,
+            records: self.spare.pop().unwrap_or_default(),
+            commit_lsn: self.commit,
+        };
+        self.out.push(Command::Append { member: id, append });
     }
 }

@@ -1,7 +1,7 @@
 //! Where an engine stands, and the one table of legal steps.
 
 use super::MemberId;
-use holdfast_types::Epoch;
+use holdfast_types::{Epoch, Generation};
 use std::fmt;
 
 /// Where an engine stands.
@@ -32,6 +32,8 @@ const STEPS: &[(StateName, StateName)] = {
         (Fencing, Recovering),
         (Fencing, Stopped),
         (Recovering, Starting),
+        // All that hold the best log are gone: there may be another.
+        (Recovering, Fencing),
         (Recovering, Stopped),
         (Starting, Serving),
         (Starting, Stopped),
@@ -103,6 +105,14 @@ pub enum StopReason {
         member: MemberId,
         /// What became of it.
         cause: String,
+    },
+    /// The replica set is another one.
+    #[error(
+        "the replica set was changed to generation {generation} by someone else; attach again to go on with it"
+    )]
+    SetChanged {
+        /// The generation in force.
+        generation: Generation,
     },
     /// A member contradicts an invariant.
     #[error(

@@ -2,12 +2,13 @@
 //! the window, space on a commit quorum. An LSN is given only when nothing but
 //! the loss of a quorum can keep its record from being committed.
 
+use super::credits::{cost_of_discard, cost_of_write, left};
 use super::ops::{Body, OpId, Part, Stage, Write};
-use super::{Command, EngineCore, Link, MemberId, MemberSet, OpTag, cut};
+use super::{Command, EngineCore, MemberId, MemberSet, OpTag, cut};
 use holdfast_block::{BlockError, Reply};
 use holdfast_io::Buf;
 use holdfast_replica::Credits;
-use holdfast_types::{BLOCK_BYTES, BlockNo, BlockRange, Lsn, SLOT_BLOCKS, block_crc};
+use holdfast_types::{BLOCK_BYTES, BlockNo, BlockRange, Lsn, block_crc};
 use holdfast_wire::{BlockCrcs, Record, RecordOp};
 
 /// Records with an LSN and without a commit, in one volume: what a quorum that
@@ -73,15 +74,9 @@ impl Cut {
     /// What a replica must be able to take.
     fn cost(&self) -> Credits {
         match self.data {
-            Source::None => {
-                let wal_bytes = Credits::discard_wal_bytes(self.range.count);
-                Credits { slots: 0, wal_bytes }
-            }
+            Source::None => cost_of_discard(self.range),
             Source::Payload | Source::HeadEdge | Source::TailEdge | Source::Zeroes => {
-                let per = SLOT_BLOCKS as u64;
-                let first = self.range.start.get() / per;
-                let slots = self.range.end().get().div_ceil(per) - first;
-                Credits { slots, wal_bytes: self.range.bytes() }
+                cost_of_write(self.range)
             }
         }
     }
@@ -180,8 +175,8 @@ impl EngineCore {
             if !self.window_takes(cost.wal_bytes) {
                 return Progress::Stalled;
             }
-            let streaming = self.members.which(|member| member.is(Link::Streaming));
-            let logs = self.members.which(|member| member.credits.wal_bytes >= cost.wal_bytes);
+            let (streaming, spent) = (self.members.streaming(), self.log.spent());
+            let logs = self.members.which(|m| left(m.limit, spent).wal_bytes >= cost.wal_bytes);
             if !self.quorums.commits(streaming.and(logs)) {
                 return Progress::Stalled;
             }
@@ -190,12 +185,13 @@ impl EngineCore {
             } else {
                 MemberSet::EMPTY
             };
-            let space = self.members.which(|member| member.credits.slots >= cost.slots);
+            let space = self.members.which(|m| left(m.limit, spent).slots >= cost.slots);
             if !self.quorums.commits(streaming.and(logs).and(space.union(granted))) {
-                self.reserve(id, &cut, streaming.without(space.union(granted)), granted);
+                let short = streaming.and(self.quorums.voters());
+                self.reserve(id, &cut, short.without(space.union(granted)), granted);
                 return Progress::Parted;
             }
-            self.charge(cost, granted);
+            self.set_against(cost, granted);
             self.give_lsn(id, &cut);
             // By the place, not by what this call gave: it may stall at any record. At
             // the end it goes on, so that it is answered in the order of LSNs.
@@ -207,18 +203,18 @@ impl EngineCore {
         }
     }
 
-    fn window_takes(&self, bytes: u64) -> bool {
+    pub(super) fn window_takes(&self, bytes: u64) -> bool {
         let records = self.log.last().get() - self.commit.get();
         records < UNCOMMITTED_RECORDS_MAX
             && self.uncommitted_bytes + bytes as usize <= UNCOMMITTED_BYTES_MAX
     }
 
-    fn charge(&mut self, cost: Credits, granted: MemberSet) {
-        for member in self.members.iter_mut() {
-            let slots = if granted.contains(member.id) { 0 } else { cost.slots };
-            let credits = &mut member.credits;
-            credits.slots = credits.slots.saturating_sub(slots);
-            credits.wal_bytes = credits.wal_bytes.saturating_sub(cost.wal_bytes);
+    /// The next record costs members that set space aside for it no further slots.
+    fn set_against(&mut self, cost: Credits, granted: MemberSet) {
+        for id in granted.iter() {
+            if let Some(member) = self.members.get_mut(id) {
+                member.limit.slots = member.limit.slots.saturating_add(cost.slots);
+            }
         }
     }
 
@@ -302,9 +298,11 @@ impl EngineCore {
         // aside, and what it sets aside is out of its credits until it says anew.
         // Else it would promise the same slots twice.
         self.send();
+        let spent = self.log.spent();
         for id in short.iter() {
             if let Some(member) = self.members.get_mut(id) {
-                member.credits.slots = 0;
+                member.limit.slots = spent.slots;
+                member.reserving += 1;
             }
             self.out.push(Command::Reserve { member: id, tag, range });
         }
@@ -312,6 +310,9 @@ impl EngineCore {
 
     pub(super) fn reserved(&mut self, member: MemberId, tag: OpTag, granted: bool) {
         let id = tag.id();
+        if let Some(member) = self.members.get_mut(member) {
+            member.reserving = member.reserving.saturating_sub(1);
+        }
         let Some(write) = self.ops.write_mut(id) else { return };
         if !write.reserve.asked.contains(member) {
             return;
@@ -342,7 +343,7 @@ impl EngineCore {
     }
 
     fn settle_reserve(&mut self, id: OpId) {
-        let streaming = self.members.which(|member| member.is(Link::Streaming));
+        let streaming = self.members.streaming();
         let Some(write) = self.ops.write_mut(id) else { return };
         if write.stage != Stage::Reserving {
             return;

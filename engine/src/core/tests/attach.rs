@@ -213,6 +213,9 @@ fn a_joint_set_commits_with_both_majorities() {
         blocks: 1024,
         logical_block_bytes: 512,
         read_only: false,
+        node: holdfast_types::NodeId::from_u128(3),
+        min_replicas: 1,
+        shrink_after_ms: 5000,
         pool: rig.pool.clone(),
     });
     rig.core.handle(Event::Attach(crate::core::Attach {
@@ -222,7 +225,9 @@ fn a_joint_set_commits_with_both_majorities() {
         current: set(&[0, 1, 2]),
         next: Some(set(&[0, 3])),
         now: rig.now,
+        boot_ms: rig.boot_ms,
     }));
+    (0..4).for_each(|member| rig.up(member));
     let mut rig = rig.serve();
     rig.write(1, 0, 4096, 7);
     rig.turn();

@@ -49,6 +49,8 @@ impl Model {
             last_lsn,
             epochs,
             applied_lsn: self.applied,
+            fetched_lsn: Lsn::ZERO,
+            blocks: super::random::BLOCKS,
             lease_owed_ms: 0,
             suspect: false,
         })

@@ -15,7 +15,7 @@ use std::{
     time::Instant,
 };
 
-const BLOCKS: u64 = 40;
+pub(super) const BLOCKS: u64 = 40;
 const SECTOR: u64 = 512;
 const SESSIONS: u64 = 3;
 const DEPTH: usize = 6;

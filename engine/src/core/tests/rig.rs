@@ -1,28 +1,37 @@
 //! An engine under test, with helpers that keep the tests short. Commands are
 //! compared as text, one line each.
 
-use crate::core::{Attach, Command, Config, EngineCore, Event, MemberId, OpTag, StateName};
+use crate::core::{
+    Attach, Command, Config, EngineCore, Event, MemberId, MemberSet, OpTag, StateName,
+};
 use holdfast_block::{BlockError, Context, Op, Payload, Priority, Reply, Request, SessionId};
 use holdfast_io::{BufMut, BufPool};
 use holdfast_replica::{Credits, ReadError, ReadSegments};
 use holdfast_types::{
-    BLOCK_BYTES, Epoch, EpochSpan, Generation, HistoryId, Lsn, VolumeId, block_crc,
+    BLOCK_BYTES, Epoch, EpochSpan, Generation, HistoryId, Lsn, NodeId, VolumeId, block_crc,
 };
-use holdfast_wire::{Ack, Promise, Record, RecordOp, StreamSession};
+use holdfast_wire::{Ack, Promise, Record, RecordOp, Refusal, StreamSession};
 use std::time::{Duration, Instant};
 
 pub(super) const PLENTY: Credits = Credits { slots: 1 << 30, wal_bytes: 1 << 40 };
 pub(super) const BLOCKS: u64 = 1 << 20;
+/// A lease that is not over in any test.
+pub(super) const LONG_MS: u64 = u64::MAX - 1;
+pub(super) const SHRINK_AFTER: Duration = Duration::from_secs(5);
+
+const BOOT_MS: u64 = 1_000_000;
 
 pub(super) struct Rig {
     pub(super) core: EngineCore,
     pub(super) pool: BufPool,
     pub(super) now: Instant,
+    pub(super) boot_ms: u64,
     /// Tags of the reads, statuses and reservations asked for, in order.
     pub(super) calls: Vec<(MemberId, OpTag)>,
     pub(super) replies: Vec<(u64, Result<Reply, BlockError>)>,
     pub(super) records: Vec<Record>,
     pub(super) members: u8,
+    sessions: Vec<u64>,
 }
 
 impl Rig {
@@ -32,10 +41,29 @@ impl Rig {
 
     /// An engine that was told to attach at epoch 5, after `change` to its configuration.
     pub(super) fn with(members: u8, change: impl FnOnce(&mut Config)) -> Self {
+        Self::with_set(members, members, change)
+    }
+
+    /// Of which the first `voters` are the set, the others learners. All members are
+    /// up and leased, the first one is local.
+    pub(super) fn with_set(members: u8, voters: u8, change: impl FnOnce(&mut Config)) -> Self {
+        let mut rig = Self::down(members, voters, change);
+        for member in 0..members {
+            rig.up(member);
+            rig.lease(member, if member == 0 { u64::MAX } else { LONG_MS });
+        }
+        rig
+    }
+
+    /// None of the members is up.
+    pub(super) fn down(members: u8, voters: u8, change: impl FnOnce(&mut Config)) -> Self {
         let pool = BufPool::new(0);
         let mut config = Config {
             volume: VolumeId::from_u128(1),
             history: HistoryId::from_u128(2),
+            node: NodeId::from_u128(3),
+            min_replicas: 1,
+            shrink_after_ms: SHRINK_AFTER.as_millis() as u64,
             blocks: BLOCKS,
             logical_block_bytes: 512,
             read_only: false,
@@ -48,12 +76,14 @@ impl Rig {
         core.handle(Event::Attach(Attach {
             epoch: Epoch::new(5),
             generation: Generation::new(1),
-            current: ids.iter().copied().collect(),
+            current: ids.iter().copied().take(usize::from(voters)).collect(),
             members: ids,
             next: None,
             now,
+            boot_ms: BOOT_MS,
         }));
-        Self { core, pool, now, calls: vec![], replies: vec![], records: vec![], members }
+        let boot_ms = BOOT_MS;
+        Self { core, pool, now, boot_ms, calls: vec![], replies: vec![], records: vec![], members, sessions: vec![] }
     }
 
     /// As [`Self::new`], and serving behind logs that end at LSN 10 of epoch 4.
@@ -87,6 +117,8 @@ impl Rig {
                 .map(|(e, l)| EpochSpan { epoch: Epoch::new(*e), first: Lsn::new(*l) })
                 .collect(),
             applied_lsn: Lsn::ZERO,
+            fetched_lsn: Lsn::ZERO,
+            blocks: BLOCKS,
             lease_owed_ms: 0,
             suspect: false,
         }
@@ -98,12 +130,66 @@ impl Rig {
     }
 
     pub(super) fn credits(&mut self, member: u8, credits: Credits) {
-        self.core.handle(Event::Credits { member: MemberId(member), credits });
+        self.credits_as_of(member, self.core.last_lsn(), credits);
+    }
+
+    pub(super) fn credits_as_of(&mut self, member: u8, as_of: Lsn, credits: Credits) {
+        self.core.handle(Event::Credits { member: MemberId(member), as_of, credits });
+    }
+
+    pub(super) fn up(&mut self, member: u8) {
+        self.core.handle(Event::MemberUp { member: MemberId(member) });
+    }
+
+    pub(super) fn member_down(&mut self, member: u8) {
+        self.core.handle(Event::MemberDown { member: MemberId(member) });
+    }
+
+    pub(super) fn lost(&mut self, member: u8) {
+        let refusal = Refusal::DiskFailed;
+        self.core.handle(Event::MemberLost { member: MemberId(member), refusal });
+    }
+
+    pub(super) fn lease(&mut self, member: u8, until_ms: u64) {
+        self.core.handle(Event::Lease { member: MemberId(member), until_ms });
+    }
+
+    pub(super) fn refused(&mut self, member: u8, session: u64, refusal: Refusal) {
+        let (member, session) = (MemberId(member), StreamSession(session));
+        self.core.handle(Event::Refused { member, session, refusal });
+    }
+
+    pub(super) fn truncated(&mut self, member: u8) {
+        self.core.handle(Event::Truncated { member: MemberId(member), result: Ok(()) });
+    }
+
+    pub(super) fn caught_up(&mut self, member: u8, session: u64, last: u64) {
+        self.core.handle(Event::CaughtUp {
+            member: MemberId(member),
+            session: StreamSession(session),
+            result: Ok(Lsn::new(last)),
+        });
+    }
+
+    pub(super) fn decided(&mut self, generation: u64, members: &[u8], accepted: bool) {
+        let generation = Generation::new(generation);
+        let members = members.iter().copied().map(MemberId).collect();
+        self.core.handle(Event::SetDecided { generation, members, accepted });
     }
 
     /// An ack on the member's first stream.
     pub(super) fn ack(&mut self, member: u8, lsn: u64) {
         self.ack_on(member, 5, u64::from(member) + 1, lsn);
+    }
+
+    /// An ack on the member's present stream.
+    pub(super) fn ack_now(&mut self, member: u8, lsn: u64) {
+        self.ack_on(member, 5, self.session(member), lsn);
+    }
+
+    /// The member's present stream, as of the last turn.
+    pub(super) fn session(&self, member: u8) -> u64 {
+        self.sessions[usize::from(member)]
     }
 
     pub(super) fn ack_on(&mut self, member: u8, epoch: u64, session: u64, lsn: u64) {
@@ -167,7 +253,8 @@ impl Rig {
 
     pub(super) fn tick(&mut self, after: Duration) {
         self.now += after;
-        self.core.handle(Event::Tick { now: self.now });
+        self.boot_ms += after.as_millis() as u64;
+        self.core.handle(Event::Tick { now: self.now, boot_ms: self.boot_ms });
     }
 
     /// Ends a turn; its commands as text.
@@ -180,7 +267,21 @@ impl Rig {
 
     fn show(&mut self, command: Command) -> String {
         match command {
-            Command::Fence { member, fence } => format!("fence {member} epoch {}", fence.epoch),
+            Command::Fence { member, fence, session } => {
+                self.sessions.resize(16, 0);
+                self.sessions[usize::from(member.0)] = session.0;
+                format!("fence {member} epoch {}", fence.epoch)
+            }
+            Command::CatchUp { member, catch_up } => {
+                let sources: Vec<_> = catch_up.sources.iter().map(ToString::to_string).collect();
+                let (session, settle) = (catch_up.session.0, catch_up.settle);
+                format!("catch up {member}/{session} settle {settle} from {}", sources.join(" "))
+            }
+            Command::Release { member, epoch } => format!("release {member} epoch {epoch}"),
+            Command::ProposeSet { generation, members } => {
+                format!("propose {} after generation {generation}", show_set(members))
+            }
+            Command::Resized { blocks } => format!("resized {blocks}"),
             Command::Truncate { member, truncate } => {
                 format!("truncate {member} to {}", truncate.last)
             }
@@ -224,6 +325,11 @@ impl Rig {
             Command::Stopped { reason } => format!("stopped: {reason}"),
         }
     }
+}
+
+fn show_set(set: MemberSet) -> String {
+    let ids: Vec<_> = set.iter().map(|member| member.to_string()).collect();
+    ids.join(" ")
 }
 
 fn show_result(result: &Result<Reply, BlockError>) -> String {

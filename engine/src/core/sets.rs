@@ -1,0 +1,170 @@
+//! Changes of the replica set, one member at a time: only the engine that holds the
+//! epoch proposes, only the metadata group decides.
+//!
+//! From the moment that a change is considered until its outcome is known, commits and
+//! leases need a quorum of both sets. It is proposed once a quorum of the new set
+//! holds all that is committed; joint as the sets are by then, that
+//! stays so. Before it is proposed it can be given up, afterwards not.
+//!
+//! A member that has not streamed for a while goes, so that the set can lose its next
+//! one too; a learner that streams comes in. A member whose disk is full stays: space
+//! is the user's to make, and a smaller set would be no fuller.
+
+use super::member::Member;
+use super::{Command, EngineCore, Link, MEMBERS_MAX, MemberSet, Quorums, StateName, StopReason};
+use holdfast_types::{Generation, Lsn};
+use holdfast_wire::Refusal;
+use smallvec::SmallVec;
+
+/// A learner comes in once it lacks no more records than these: writes wait for it from
+/// then on, for as long as it takes to confirm so many.
+const GROW_LAG_RECORDS: u64 = 1024;
+
+/// A change of the replica set under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Change {
+    members: MemberSet,
+    /// The metadata group was asked.
+    proposed: bool,
+}
+
+impl Change {
+    /// One that the metadata group was asked for.
+    pub(super) fn proposed(members: MemberSet) -> Self {
+        Self { members, proposed: true }
+    }
+}
+
+impl EngineCore {
+    /// Begins, proposes or gives up a change of the set.
+    pub(super) fn change_set(&mut self) {
+        let name = self.state.name();
+        if matches!(name, StateName::Idle | StateName::Fencing | StateName::Stopped) {
+            return;
+        }
+        let streaming = self.members.streaming();
+        match self.change {
+            Some(change) if change.proposed => {}
+            Some(change) => {
+                // Before the epoch has started, all of the best log may be committed.
+                let held = self.commit.max(self.epoch_start.prev().unwrap_or(Lsn::ZERO));
+                let complete = self.members.which(|m| m.is(Link::Streaming) && m.matched >= held);
+                let next = Quorums::new(change.members, None);
+                let newcomers = change.members.without(self.quorums.current());
+                if next.commits(complete) && newcomers.without(streaming).is_empty() {
+                    self.change = Some(Change { proposed: true, ..change });
+                    let (generation, members) = (self.generation, change.members);
+                    self.out.push(Command::ProposeSet { generation, members });
+                } else if !next.commits(streaming) || !newcomers.without(streaming).is_empty() {
+                    self.give_up_change();
+                    self.quorum_moved();
+                }
+            }
+            None if streaming == self.members.which(|_| true) => {
+                if self.quorums.current() != streaming {
+                    self.begin_change(streaming);
+                }
+            }
+            None => self.begin_change(streaming),
+        }
+    }
+
+    fn begin_change(&mut self, streaming: MemberSet) {
+        // An earlier engine that still serves reads counts with the set as it was.
+        let may_lead = self.boot_ms >= self.serve_after_ms;
+        if !may_lead || self.change_after > self.now {
+            return;
+        }
+        let members = self.smaller_set(streaming).or_else(|| self.larger_set());
+        if let Some(members) = members {
+            self.change = Some(Change { members, proposed: false });
+            self.quorums = Quorums::new(self.quorums.current(), Some(members));
+            self.change_set();
+        }
+    }
+
+    /// The set without the member that is absent for longest, if it is for long enough.
+    fn smaller_set(&self, streaming: MemberSet) -> Option<MemberSet> {
+        let current = self.quorums.current();
+        if current.len() <= self.members_min() {
+            return None;
+        }
+        let now = self.now?;
+        let gone = |member: &&Member| {
+            let since = |at| now.saturating_duration_since(at) >= self.shrink_after;
+            let full = member.refused == Some(Refusal::Full);
+            current.contains(member.id)
+                && (member.is(Link::Lost) || !full && member.absent_since.is_some_and(since))
+        };
+        let mut gone: SmallVec<[&Member; MEMBERS_MAX as usize]> =
+            self.members.iter().filter(gone).collect();
+        gone.sort_by_key(|member| (!member.is(Link::Lost), member.absent_since));
+        let sets = gone.into_iter().map(|m| current.without([m.id].into_iter().collect()));
+        sets.into_iter().find(|set| Quorums::new(*set, None).commits(streaming))
+    }
+
+    /// The set and the nearest learner that is level.
+    fn larger_set(&self) -> Option<MemberSet> {
+        let current = self.quorums.current();
+        let last = self.log.last().get();
+        let level = |member: &&Member| {
+            !current.contains(member.id)
+                && member.is(Link::Streaming)
+                && last.saturating_sub(member.matched.get()) <= GROW_LAG_RECORDS
+        };
+        let learner = self.members.iter().find(level).filter(|_| self.serves())?;
+        Some(current.union([learner.id].into_iter().collect()))
+    }
+
+    fn members_min(&self) -> u32 {
+        u32::from(self.min_replicas).max(1)
+    }
+
+    pub(super) fn set_decided(
+        &mut self,
+        generation: Generation,
+        members: MemberSet,
+        accepted: bool,
+    ) {
+        let Some(change) = self.change.filter(|change| change.proposed) else { return };
+        if accepted && members == change.members && generation > self.generation {
+            self.settle_set(members);
+        } else if members == self.quorums.current() {
+            self.change_after = self.now.map(|now| now + self.shrink_after);
+            self.settle_set(members);
+        } else {
+            self.stop(StopReason::SetChanged { generation });
+            return;
+        }
+        self.generation = self.generation.max(generation);
+        self.quorum_moved();
+    }
+
+    /// The set stays as it is, if no one was asked to change it.
+    pub(super) fn give_up_change(&mut self) {
+        if self.change.is_some_and(|change| !change.proposed) {
+            self.settle_set(self.quorums.current());
+        }
+    }
+
+    fn settle_set(&mut self, members: MemberSet) {
+        self.change = None;
+        self.quorums = Quorums::new(members, None);
+    }
+
+    /// Whether a commit quorum of `alive` is there, or can be once the set is a smaller one.
+    pub(super) fn may_commit_with(&self, alive: MemberSet) -> bool {
+        let current = self.quorums.current();
+        if self.quorums.commits(alive) {
+            return true;
+        }
+        if let Some(change) = self.change.filter(|change| change.proposed) {
+            return Quorums::new(change.members, None).commits(alive);
+        }
+        current.len() > self.members_min()
+            && current.without(alive).iter().any(|gone| {
+                let rest = current.without([gone].into_iter().collect());
+                Quorums::new(rest, None).commits(alive)
+            })
+    }
+}
