@@ -222,7 +222,9 @@ pub enum Rejected {
     #[error("the volume is attached {}", match .0 { Some(node) => format!("on node {node}"), None => "nowhere".to_owned() })]
     NotAttached(Option<NodeId>),
     /// The replica set changed meanwhile.
-    #[error("generation {held} of the replica set is in force, not {expected}; read the catalogue again")]
+    #[error(
+        "generation {held} of the replica set is in force, not {expected}; read the catalogue again"
+    )]
     GenerationMoved {
         /// In force.
         held: Generation,
@@ -245,6 +247,11 @@ pub enum Rejected {
         /// How many are needed.
         wanted: usize,
     },
+    /// The node was taken out of the cluster.
+    #[error(
+        "node {0} was removed from the cluster; to come back it needs an empty data directory, and so a new id"
+    )]
+    Removed(NodeId),
     /// A list of the catalogue is full.
     #[error("the catalogue has {0} at most")]
     Full(String),

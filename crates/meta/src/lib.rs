@@ -9,15 +9,14 @@
 //! number of voters. [`placement`] chooses disks for new volumes.
 
 mod catalogue;
-pub mod codec;
 mod command;
 mod group;
 mod name;
 pub mod placement;
+mod raft;
+mod store;
 
 pub use catalogue::{Attachment, Catalogue, Disk, Member, Node, Phase, ReplicaSet, Volume};
 pub use command::{Command, Outcome, Rejected};
-pub use group::{
-    BoxFuture, MetaConfig, MetaError, MetaGroup, MetaStatus, ProposeError, Transport,
-};
+pub use group::{BoxFuture, MetaConfig, MetaError, MetaGroup, MetaStatus, ProposeError, Transport};
 pub use name::{BadName, VolumeName};

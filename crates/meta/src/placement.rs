@@ -28,8 +28,7 @@ pub fn choose_among(
     usable: &dyn Fn(&Disk) -> bool,
 ) -> Result<Vec<Member>, Rejected> {
     let places = places(catalogue, replicas, size_bytes, usable)?;
-    let member =
-        |(node, disk)| Member { replica: ReplicaId::random(), node, disk, ready: false };
+    let member = |(node, disk)| Member { replica: ReplicaId::random(), node, disk, ready: false };
     Ok(places.into_iter().map(member).collect())
 }
 

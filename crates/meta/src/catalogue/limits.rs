@@ -5,6 +5,8 @@ use crate::{Disk, Node, Rejected};
 
 /// Most nodes: ten times the clusters that this design is for.
 pub(super) const NODES_MAX: usize = 1024;
+/// How many removed nodes are remembered: as many as there can be.
+pub(super) const REMOVED_MAX: usize = NODES_MAX;
 /// Most disks.
 pub(super) const DISKS_MAX: usize = 16 * 1024;
 /// Most volumes, those being deleted included.

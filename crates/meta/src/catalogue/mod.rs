@@ -13,7 +13,7 @@ use holdfast_types::{
     ClusterId, DiskId, Epoch, Generation, HistoryId, NodeId, ReplicaId, VolumeId,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 /// A machine that runs the daemon. The addresses are what it advertises to others.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,6 +128,8 @@ pub struct Catalogue {
     nodes: BTreeMap<NodeId, Node>,
     disks: BTreeMap<DiskId, Disk>,
     volumes: BTreeMap<VolumeId, Volume>,
+    /// Nodes that were taken out, the latest last; they are not let in again.
+    removed: VecDeque<NodeId>,
 }
 
 impl Catalogue {
@@ -152,6 +154,13 @@ impl Catalogue {
     #[must_use]
     pub fn node_by_name(&self, name: &str) -> Option<&Node> {
         self.nodes.values().find(|node| node.name == name)
+    }
+
+    /// Whether this node was taken out of the cluster. Such an id never comes back (the latest
+    /// thousand are known): its replicas and its log may be of another time.
+    #[must_use]
+    pub fn was_removed(&self, id: NodeId) -> bool {
+        self.removed.contains(&id)
     }
 
     /// Every disk, by id.

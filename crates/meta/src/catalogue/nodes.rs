@@ -1,6 +1,6 @@
 //! The cluster, its nodes and their disks.
 
-use super::limits::{DISKS_MAX, NODES_MAX, check_disk, check_node, check_room};
+use super::limits::{DISKS_MAX, NODES_MAX, REMOVED_MAX, check_disk, check_node, check_room};
 use super::{Catalogue, Member, Phase};
 use crate::{Disk, Node, Outcome, Rejected};
 use holdfast_types::{ClusterId, DiskId, NodeId};
@@ -21,6 +21,9 @@ impl Catalogue {
 
     pub(super) fn put_node(&mut self, node: &Node) -> Result<Outcome, Rejected> {
         check_node(node)?;
+        if self.was_removed(node.id) {
+            return Err(Rejected::Removed(node.id));
+        }
         let namesake = self.nodes.values().find(|n| n.name == node.name && n.id != node.id);
         let replaced = match namesake {
             None => None,
@@ -54,6 +57,10 @@ impl Catalogue {
         self.give_up(on_node);
         self.disks.retain(|_, disk| disk.node != node);
         self.nodes.remove(&node);
+        if self.removed.len() == REMOVED_MAX {
+            self.removed.pop_front();
+        }
+        self.removed.push_back(node);
         Ok(Outcome::Gone)
     }
 

@@ -9,6 +9,9 @@ use holdfast_types::{ClusterId, NodeId};
 use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 
+/// Longest request and answer of [`Transport::call`], in bytes.
+pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
+
 /// This node's part in the metadata group. Clones are the same one.
 #[derive(Clone)]
 pub struct MetaGroup;
