@@ -4,11 +4,27 @@
 //! this is the replication protocol: an [`Append`] is accepted only under the promised
 //! epoch and only behind the record it names. What connects two nodes and is not
 //! part of a replica's stream, is in [`peer`] (greeting, leases) and [`catchup`].
+//!
+//! [`SendQueue`] and [`Decoder`] turn frames into bytes and back, without I/O
+//! (`docs/format/wire.md`); [`plain`] does for those without payload.
 
+mod body;
 pub mod catchup;
+mod frame;
+mod message;
+mod payload;
 pub mod peer;
+pub mod plain;
+mod receive;
+mod records;
+mod send;
 mod stream;
+#[cfg(test)]
+mod tests;
 
+pub use frame::{FRAME_VERSION, Frame, FrameError, HEADER_BYTES, Kind, Kinds};
+pub use receive::{Decoder, RECEIVE_BYTES, Room};
+pub use send::{PIECES_MAX, Pieces, SendQueue};
 pub use stream::{FromReplica, ReadFailure, StreamTag, ToReplica};
 
 use holdfast_io::Buf;

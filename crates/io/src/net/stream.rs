@@ -85,6 +85,21 @@ impl Stream {
         })
     }
 
+    /// Connects to `address`, given as `host:port`. The name is looked up on a thread of its own,
+    /// so that a slow name server holds up nothing else on this runtime; what
+    /// it stands for is tried in order. Has no time limit of its own: the caller gives one, and
+    /// dropping the future gives up.
+    ///
+    /// # Errors
+    /// What the system says about the last address tried, with the address.
+    pub async fn dial(address: &str) -> io::Result<Self> {
+        let named = |error: io::Error| {
+            io::Error::new(error.kind(), format!("cannot connect to {address}: {error}"))
+        };
+        // Tokio resolves names on its pool of blocking threads, and addresses at once.
+        TcpStream::connect(address).await.and_then(Self::tcp).map_err(named)
+    }
+
     /// A TCP connection: small messages leave at once, and a peer that vanished
     /// is noticed within about a minute and a half.
     pub fn tcp(stream: TcpStream) -> io::Result<Self> {
@@ -272,6 +287,25 @@ mod tests {
     #[test]
     fn tcp_streams_move_between_runtimes() {
         runtime().block_on(echo_across_runtimes("127.0.0.1:0".parse().unwrap()));
+    }
+
+    #[test]
+    fn dialling_takes_names_and_says_where_it_failed() {
+        runtime().block_on(async {
+            let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap()).await.unwrap();
+            let Address::Tcp(address) = listener.local_addr() else { unreachable!() };
+            let port = address.port();
+            for host in ["127.0.0.1", "localhost"] {
+                Stream::dial(&format!("{host}:{port}")).await.unwrap();
+                listener.accept().await.unwrap();
+            }
+            drop(listener);
+            let closed = format!("127.0.0.1:{port}");
+            let error = Stream::dial(&closed).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+            assert!(error.to_string().contains(&closed), "{error}");
+            assert!(Stream::dial("no port").await.is_err());
+        });
     }
 
     #[test]
