@@ -6,8 +6,8 @@
 use holdfast_io::{BackendChoice, BufPool, Disk, IoQueue, open_disk};
 use holdfast_replica::{Event, FormatOptions, Host, HostOptions, NewVolume, Tag};
 use holdfast_types::{
-    BLOCK_BYTES, BlockNo, BlockRange, Epoch, Generation, HistoryId, Lsn, ReplicaId, VolumeId,
-    block_crc,
+    BLOCK_BYTES, BlockNo, BlockRange, Epoch, Generation, HistoryId, Lsn, NodeId, ReplicaId,
+    VolumeId, block_crc,
 };
 use holdfast_wire::{Append, Fence, Record, RecordOp, StreamSession};
 use std::{path::Path, time::Instant};
@@ -83,7 +83,8 @@ impl Node {
     }
 
     fn fence(&mut self, epoch: u64) {
-        let fence = Fence { volume: VOLUME, history: HISTORY, epoch: Epoch::new(epoch) };
+        let (epoch_asked, node) = (Epoch::new(epoch), NodeId::from_u128(1));
+        let fence = Fence { volume: VOLUME, history: HISTORY, epoch: epoch_asked, node };
         self.host.fence(Tag(1), &fence);
         self.until(|event| match event {
             Event::Promised { result, .. } => Some(result.clone().unwrap()),

@@ -11,12 +11,12 @@
 //! of space.
 
 use super::{
-    Event, Host, Kind,
+    Credits, Event, Host, Kind,
     control::Control,
     log::{LogOp, LogRecord, Logged, Step},
     meta::{Body, FreshSlots, Meta, MetaOp},
     token,
-    volume::{VolIx, carry_charge, is_logged},
+    volume::{VolIx, Volume, carry_charge, is_logged},
 };
 use crate::store::PhysSlot;
 use holdfast_io::{Buf, DiskError, IoQueue, Op, OpResult};
@@ -24,8 +24,9 @@ use holdfast_types::{BlockRange, Lsn, SLOT_BLOCKS, SLOT_BYTES, VolumeId};
 use holdfast_wal::{AppendError, Entry, EntryId, Position};
 use holdfast_wire::{Append, BlockCrcs, Record, RecordOp, Refusal, StreamSession};
 
-/// What may be logged beyond twice the limit of unapplied bytes: epoch starts,
-/// discards and the rounding of small writes, which engines do not count in full.
+/// What may be logged beyond the limit of unapplied bytes by one volume, and beyond twice
+/// the limit by all: epoch starts, discards and the rounding of small writes, which
+/// engines do not count in full.
 const OVERRUN_BYTES_MAX: u64 = 64 << 20;
 
 /// Something that waits to go into the WAL.
@@ -91,6 +92,7 @@ impl Host {
             return Err(Refusal::Suspect);
         }
         let accepted = volume.log.accept(volume.history, append)?;
+        self.may_take(at, volume, &append.records[accepted.known..])?;
         for record in append.records.drain(..).skip(accepted.known) {
             self.take_record(at, record);
         }
@@ -102,12 +104,26 @@ impl Host {
         volume.log.step(Step::Commit(append.commit_lsn));
         self.settled_since(at, before);
         self.ack_later(at);
-        assert!(
-            self.counts.unapplied <= 2 * self.unapplied_max + OVERRUN_BYTES_MAX,
-            "the engine overran its credits: {} bytes unapplied",
-            self.counts.unapplied
-        );
         Ok(())
+    }
+
+    /// Whether there is room for new records in what may be unapplied. An engine that
+    /// minds its credits is never refused.
+    fn may_take(&self, at: VolIx, volume: &Volume, new: &[Record]) -> Result<(), Refusal> {
+        let Some(first) = new.first() else { return Ok(()) };
+        // The store is about to say that the log goes on elsewhere.
+        if self.fills.is_jumping(at) {
+            return Err(volume.log.mismatch());
+        }
+        // What begins an epoch settles all before it, so it must pass; and it comes
+        // once an epoch.
+        let begins = matches!(first.op, RecordOp::EpochStart)
+            && first.epoch > volume.log.last_epoch()
+            && new.len() == 1;
+        let charge: u64 = new.iter().map(|record| charge_of(&record.op)).sum();
+        let total = self.counts.unapplied + charge > 2 * self.unapplied_max + OVERRUN_BYTES_MAX;
+        let own = volume.share.unapplied + charge > self.unapplied_max + OVERRUN_BYTES_MAX;
+        if !begins && (total || own) { Err(Refusal::Full) } else { Ok(()) }
     }
 
     pub(super) fn commit_to(&mut self, volume: VolumeId, commit: Lsn) {
@@ -134,6 +150,9 @@ impl Host {
         }
         self.counts.settled += charge;
         self.counts.carry -= carry;
+        if charge > 0 {
+            self.note_settled(at, charge);
+        }
     }
 
     fn take_record(&mut self, at: VolIx, record: Record) {
@@ -152,6 +171,7 @@ impl Host {
         self.counts.outgoing += charge;
         self.index_record(at, lsn, &op);
         if let Some(volume) = self.volumes[at.0 as usize].as_mut() {
+            volume.share.unapplied += charge;
             volume.log.step(Step::Push(LogRecord { epoch: record.epoch, op, logged: None }));
         }
         self.outbox.push_back(Outgoing::Record { volume: at, lsn, charge });
@@ -453,6 +473,15 @@ impl Host {
         if self.spare_bufs.len() < SPARE_BUFS_MAX {
             self.spare_bufs.push(bufs);
         }
+    }
+}
+
+/// What a record counts against the limit of unapplied bytes, or less.
+fn charge_of(op: &RecordOp) -> u64 {
+    match op {
+        RecordOp::Write { range, .. } => Entry::ring_bytes(range.bytes()),
+        RecordOp::Discard { range } => Credits::discard_wal_bytes(range.count),
+        RecordOp::EpochStart | RecordOp::Resize { .. } => Entry::ring_bytes(0),
     }
 }
 

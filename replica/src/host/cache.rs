@@ -43,13 +43,22 @@ pub(super) struct Counts {
     pub(super) cached: u64,
 }
 
+/// One volume's part of [`Counts`].
+#[derive(Debug, Default)]
+pub(super) struct Share {
+    pub(super) unapplied: u64,
+    pub(super) settled: u64,
+}
+
 impl Counts {
     /// Takes a record out that leaves the log.
-    pub(super) fn remove(&mut self, record: &LogRecord, settled: bool) {
+    pub(super) fn remove(&mut self, share: &mut Share, record: &LogRecord, settled: bool) {
         let charge = record.op.charge();
         self.unapplied -= charge;
+        share.unapplied -= charge;
         if settled {
             self.settled -= charge;
+            share.settled -= charge;
         } else if is_logged(record) {
             self.carry -= carry_charge(record);
         }

@@ -13,7 +13,10 @@ use super::{
     volume::{VolIx, Volume},
 };
 use crate::store::VolumeState;
-use holdfast_types::{Epoch, Lsn, VolumeId};
+use holdfast_types::{
+    Epoch, Lsn, VolumeId,
+    mutant::{self, Mutant},
+};
 use holdfast_wal::EntryId;
 use holdfast_wire::{Fence, Promise, Refusal, Truncate};
 
@@ -40,12 +43,12 @@ impl Host {
         match self.try_fence(fence) {
             Err(refusal) => self.events.push(Event::Promised { tag, result: Err(refusal) }),
             Ok(volume) => {
-                self.send(Control {
-                    tag,
-                    volume,
-                    id: fence.volume,
-                    what: What::Promise(fence.epoch),
-                });
+                let what = What::Promise(fence.epoch);
+                let control = Control { tag, volume, id: fence.volume, what };
+                if mutant::active(Mutant::PromiseNotPersisted) {
+                    return self.control_durable(control);
+                }
+                self.send(control);
             }
         }
     }
@@ -206,7 +209,7 @@ impl Host {
                 }
             }
             self.space.hold_fresh(entry, &record);
-            self.counts.remove(&record, false);
+            self.counts.remove(&mut volume.share, &record, false);
         }
         volume.log.step(Step::Truncate(last));
     }
@@ -220,7 +223,7 @@ impl Host {
             let settled = volume.log.settled();
             while let Some((lsn, record)) = volume.log.pop() {
                 self.space.hold_fresh(entry, &record);
-                self.counts.remove(&record, lsn <= settled);
+                self.counts.remove(&mut volume.share, &record, lsn <= settled);
             }
             let reserved = volume.index.slots().filter(|(_, entry)| entry.reserved).count();
             self.space.reserved -= reserved as u64;
@@ -322,6 +325,7 @@ pub(super) fn blank_state(new: &NewVolume) -> VolumeState {
         history: new.history,
         blocks: new.blocks,
         applied: Lsn::ZERO,
+        fetched: Lsn::ZERO,
         applied_epoch: Epoch::ZERO,
         promised: Epoch::ZERO,
         suspect: false,

@@ -9,6 +9,7 @@
 //!
 //! - *applied*: in map and data; records at or below it are gone from here.
 //! - *floor*: being applied; reads look at least this high (see `read.rs`).
+//! - *held*: nothing above it is applied for now, though it may be settled.
 //! - *settled*: known to be committed, and known to be the committed record: at or
 //!   below both the commit LSN and the last LSN that an engine matched under the
 //!   epoch in force. Only what is settled is ever applied (I7).
@@ -20,7 +21,9 @@
 use super::{Credits, meta::FreshSlots};
 use holdfast_io::Buf;
 use holdfast_types::{
-    BlockRange, DISCARD_SLOTS_MAX, Epoch, EpochSpan, HistoryId, Lsn, RECORD_BLOCKS_MAX, SLOT_BLOCKS,
+    BlockRange, DISCARD_SLOTS_MAX, Epoch, EpochSpan, HistoryId, Lsn, RECORD_BLOCKS_MAX,
+    SLOT_BLOCKS,
+    mutant::{self, Mutant},
 };
 use holdfast_wal::{Entry, EntryId, Position};
 use holdfast_wire::{Append, BlockCrcs, Record, RecordOp, Refusal, StreamSession};
@@ -135,6 +138,20 @@ pub(super) enum Step {
     Truncate(Lsn),
     /// No engine of a lower epoch is heard any more.
     Promise(Epoch),
+    /// Nothing above is applied until this is taken back.
+    Hold(Option<Lsn>),
+    /// The store has, from another replica, all that is committed up to there: the
+    /// log, which is empty, goes on above.
+    Jump(Jump),
+}
+
+/// See [`Step::Jump`].
+#[derive(Debug)]
+pub(super) struct Jump {
+    pub(super) applied: Lsn,
+    pub(super) applied_epoch: Epoch,
+    pub(super) epochs: Vec<EpochSpan>,
+    pub(super) blocks: u64,
 }
 
 /// The log of one volume.
@@ -143,6 +160,7 @@ pub(super) struct VolumeLog {
     applied: Lsn,
     applied_epoch: Epoch,
     floor: Lsn,
+    held: Option<Lsn>,
     settled: Lsn,
     commit: Lsn,
     durable: Lsn,
@@ -177,6 +195,7 @@ impl VolumeLog {
             applied,
             applied_epoch,
             floor: applied,
+            held: None,
             settled: applied,
             commit: applied,
             durable: applied,
@@ -249,9 +268,19 @@ impl VolumeLog {
         self.records.back().map_or(self.applied_epoch, |record| record.epoch)
     }
 
+    /// Settled and on stable storage: what others can be given.
+    pub(super) fn firm(&self) -> Lsn {
+        self.settled.min(self.durable)
+    }
+
     /// What may be applied.
     pub(super) fn appliable(&self) -> Lsn {
-        self.settled.min(self.durable)
+        self.held.map_or(self.firm(), |held| self.firm().min(held))
+    }
+
+    /// What a hold leaves unapplied.
+    pub(super) fn held(&self) -> Option<Lsn> {
+        self.held
     }
 
     /// Up to here, reads can be answered.
@@ -291,7 +320,7 @@ impl VolumeLog {
         }
     }
 
-    fn mismatch(&self) -> Refusal {
+    pub(super) fn mismatch(&self) -> Refusal {
         Refusal::Mismatch { last: self.last(), last_epoch: self.last_epoch() }
     }
 
@@ -304,7 +333,9 @@ impl VolumeLog {
             return Err(Refusal::Fenced { promised: self.promised });
         }
         let stale = self.stream.is_some_and(|stream| append.session < stream.session);
-        if stale || self.epoch_at(append.prev_lsn) != Some(append.prev_epoch) {
+        let prev = self.epoch_at(append.prev_lsn);
+        let other_prev = prev != Some(append.prev_epoch);
+        if stale || prev.is_none() || other_prev && !mutant::active(Mutant::PrevEpochIgnored) {
             return Err(self.mismatch());
         }
         let (mut lsn, mut epoch, mut known) = (append.prev_lsn, append.prev_epoch, 0);
@@ -412,6 +443,18 @@ impl VolumeLog {
                     self.stream = None;
                 }
             }
+            Step::Hold(held) => {
+                assert!(held.is_none_or(|held| held >= self.floor), "what is applied is applied");
+                self.held = held;
+            }
+            Step::Jump(Jump { applied, applied_epoch, epochs, blocks }) => {
+                assert!(self.records.is_empty() && applied >= self.applied, "only forward");
+                (self.applied, self.applied_epoch) = (applied, applied_epoch);
+                (self.floor, self.durable, self.settled) = (applied, applied, applied);
+                self.commit = self.commit.max(applied);
+                self.epochs = epochs;
+                (self.blocks, self.applied_blocks) = (blocks, blocks);
+            }
         }
         self.check();
     }
@@ -427,7 +470,9 @@ impl VolumeLog {
 
     fn settle(&mut self) {
         if let Some(stream) = self.stream {
-            self.settled = self.settled.max(self.commit.min(stream.matched).min(self.last()));
+            let early = mutant::active(Mutant::ApplyBeforeCommit);
+            let commit = if early { self.last() } else { self.commit };
+            self.settled = self.settled.max(commit.min(stream.matched).min(self.last()));
         }
     }
 
@@ -440,7 +485,7 @@ impl VolumeLog {
 }
 
 /// Epoch spans of applied records kept: what a volume page of the store holds.
-const EPOCHS_KEPT: usize = 160;
+pub(super) const EPOCHS_KEPT: usize = 160;
 
 /// Whether a record is one that an engine may make; `blocks` is the volume's size.
 fn is_well_formed(record: &Record, blocks: &mut u64) -> bool {

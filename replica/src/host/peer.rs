@@ -4,8 +4,7 @@
 //! calls here are the two ends of what `holdfast_wire::catchup` carries; who
 //! asks whom, and in which order, is decided above the host.
 
-use super::{Event, Host, ReadError, Tag};
-use holdfast_io::DiskError;
+use super::{Host, ReadError, Tag};
 use holdfast_types::{BlockMask, Lsn, SLOT_BLOCKS, SlotNo, VolumeId};
 use holdfast_wire::{
     Refusal,
@@ -49,56 +48,44 @@ pub enum FillError {
     Map(#[from] ReadError),
 }
 
-impl From<DiskError> for FillError {
-    fn from(error: DiskError) -> Self {
-        Self::Map(ReadError::Disk(error))
-    }
-}
-
 impl Host {
     /// Source: where this replica stands. If its log begins above `above + 1`, it
     /// first applies all up to `settle`; otherwise the asker needs only
     /// records. Answered by [`Event::SourceOpened`].
     pub fn source_open(&mut self, tag: Tag, volume: VolumeId, above: Lsn, settle: Lsn) {
-        let _ = (volume, above, settle);
-        self.events.push(Event::SourceOpened { tag, result: Err(Refusal::Unknown.into()) });
+        self.take_source_open(tag, volume, above, settle);
     }
 
     /// Source: slots from `from` on whose LSN is above `above`, discarded ones
     /// included; as many as one answer holds. Answered by [`Event::SourceSlots`].
     pub fn source_slots(&mut self, tag: Tag, volume: VolumeId, from: SlotNo, above: Lsn) {
-        let _ = (volume, from, above);
-        self.events.push(Event::SourceSlots { tag, result: Err(Refusal::Unknown.into()) });
+        self.take_source_slots(tag, volume, from, above);
     }
 
     /// Source: committed records from `from` on, as many as one answer holds; none
     /// when the log begins above, or ends below. Answered by [`Event::SourceRecords`].
     pub fn source_records(&mut self, tag: Tag, volume: VolumeId, from: Lsn) {
-        let _ = (volume, from);
-        self.events.push(Event::SourceRecords { tag, result: Err(Refusal::Unknown.into()) });
+        self.take_source_records(tag, volume, from);
     }
 
     /// Sink: takes slots of a source that had applied up to `applied` when it
     /// answered; those that are as new here already are skipped. The data must have
     /// been compared with its checksums. Answered by [`Event::Filled`].
     pub fn fill(&mut self, tag: Tag, volume: VolumeId, slots: Vec<SlotCopy>, applied: Lsn) {
-        let _ = (volume, slots, applied);
-        self.events.push(Event::Filled { tag, result: Err(Refusal::Unknown.into()) });
+        self.take_fill(tag, volume, slots, applied);
     }
 
     /// Sink: every slot that the source changed up to `opened.applied` is here, so
     /// the log goes on above. Durable when [`Event::FillDone`] answers it.
     pub fn fill_done(&mut self, tag: Tag, volume: VolumeId, opened: Opened) {
-        let _ = (volume, opened);
-        self.events.push(Event::FillDone { tag, result: Err(Refusal::Unknown.into()) });
+        self.take_fill_done(tag, volume, opened);
     }
 
     /// Sink: applies all that the log holds; what is not settled is waited for.
     /// One call a volume: a later one takes the place of an earlier one.
     /// Answered by [`Event::SettledAll`].
     pub fn settle_all(&mut self, tag: Tag, volume: VolumeId) {
-        let _ = volume;
-        self.events.push(Event::SettledAll { tag, result: Err(Refusal::Unknown) });
+        self.take_settle_all(tag, volume);
     }
 
     /// Applies nothing above what is settled now, which is returned, until
@@ -106,13 +93,12 @@ impl Host {
     /// [`HOLD_MS_MAX`] from now; a second call only moves the end. Writes go on. A
     /// hold that leaves the log no room ends early.
     pub fn hold(&mut self, volume: VolumeId, until_ms: u64) -> Result<Lsn, Refusal> {
-        let _ = until_ms;
-        self.serving(volume).map(|_| Lsn::ZERO)
+        self.take_hold(volume, until_ms)
     }
 
     /// Ends a hold.
     pub fn release(&mut self, volume: VolumeId) {
-        let _ = volume;
+        self.end_hold(volume);
     }
 
     /// What the replica holds at `at` of the `count` slots from `from` on, of which
@@ -120,15 +106,16 @@ impl Host {
     /// be it the slots or the log, and compared with the checksums kept. Slots with
     /// nothing present are left out. Answered by [`Event::Digest`].
     pub fn digest(&mut self, tag: Tag, volume: VolumeId, at: Lsn, from: SlotNo, count: u64) {
-        let _ = (volume, at, from, count);
-        self.events.push(Event::Digest { tag, result: Err(Refusal::Unknown.into()) });
+        self.take_digest(tag, volume, at, from, count);
     }
 
     /// Credits of one volume: [`Self::credits`], and of the log no more than keeps
     /// what this volume has unsettled below what is left for all.
     #[must_use]
     pub fn credits_of(&self, volume: VolumeId) -> super::Credits {
-        let _ = volume;
-        self.credits_now()
+        match self.serving(volume) {
+            Ok(at) => self.credits_of_volume(at),
+            Err(_) => self.credits_now(),
+        }
     }
 }

@@ -20,7 +20,9 @@ use crate::store::{Lookup, PhysSlot};
 use holdfast_io::{Buf, DiskError, FileId, Op, OpResult};
 use holdfast_types::{
     BLOCK_BYTES, BlockMask, BlockNo, BlockRange, Epoch, Lsn, SLOT_BLOCKS, SlotNo, VolumeId,
-    block_crc, unbind_crc,
+    block_crc,
+    mutant::{self, Mutant},
+    unbind_crc,
 };
 use holdfast_wire::Refusal;
 use std::collections::VecDeque;
@@ -149,6 +151,9 @@ impl Host {
         if epoch < promised {
             return Err(Refusal::Fenced { promised });
         }
+        if !volume.is_exact_at(at) {
+            return Err(Refusal::Behind { wanted: volume.fetched });
+        }
         // An epoch that was not promised here has matched nothing here.
         let readable = if epoch == promised { volume.log.readable() } else { volume.log.settled() };
         if at > readable { Err(Refusal::Behind { wanted: at }) } else { Ok(ix) }
@@ -212,7 +217,10 @@ impl Host {
         let Some(volume) = self.volumes[at.0 as usize].as_ref() else {
             return Err(Refusal::Unknown);
         };
-        let seen = lsn.max(volume.log.floor());
+        let seen = match mutant::active(Mutant::UncommittedRead) {
+            true => volume.log.last(),
+            false => lsn.max(volume.log.floor()),
+        };
         let mut wanted = mask;
         for (lsn, covers) in volume.index.chain(&self.nodes, slot) {
             let take = wanted & covers;

@@ -81,6 +81,10 @@ impl Host {
             store_events: Vec::new(),
             ops: IoQueue::new(),
             spare_bufs: Vec::new(),
+            copies: super::copy::Copies::default(),
+            fills: super::fill::Fills::default(),
+            settling: Vec::new(),
+            now_ms: 0,
             activity: 0,
             failed: None,
         };
@@ -134,6 +138,7 @@ impl Host {
         log.recovered(found.committed);
         let volume = Volume {
             suspect: state.suspect,
+            fetched: state.fetched,
             ..Volume::new(state.volume, state.replica, state.history, log, true)
         };
         let at = self.add_volume(volume);
@@ -146,8 +151,10 @@ impl Host {
             let Some(record) = volume.log.record_mut(lsn) else { break };
             let charge = record.op.charge();
             self.counts.unapplied += charge;
+            volume.share.unapplied += charge;
             if settled {
                 self.counts.settled += charge;
+                volume.share.settled += charge;
             } else {
                 self.counts.carry += carry_charge(record);
             }

@@ -192,7 +192,10 @@ impl Host {
             || short_of_ring
             || self.blocked && self.entries_since_cut > 0
             || self.store.dirty_bytes() >= self.store.dirty_limit()
-            || self.space.is_wanted() && (freeing || self.has_appliable())
+            || (self.space.is_wanted() || self.fills.is_short())
+                && (freeing || self.has_appliable())
+            || self.fills.is_jump_due()
+            || self.is_apply_awaited()
             || (draining || idle && self.activity == activity_seen) && self.has_work()
     }
 
@@ -204,7 +207,10 @@ impl Host {
 
     /// Whether a round would leave less behind than there is.
     pub(super) fn has_work(&self) -> bool {
-        let logged = self.entries_since_cut > 0 || self.has_appliable() || self.space.holds();
+        let logged = self.entries_since_cut > 0
+            || self.has_appliable()
+            || self.space.holds()
+            || self.fills.are_unsaved();
         // A damaged log is not applied.
         logged && !self.damaged || self.store.deferred_slots() > 0 || self.store.is_removing()
     }
@@ -281,7 +287,7 @@ impl Host {
             };
             while volume.log.applied() < target {
                 let Some((_, record)) = volume.log.pop_applied() else { break };
-                self.counts.remove(&record, true);
+                self.counts.remove(&mut volume.share, &record, true);
             }
             volume.log.step(Step::Applied(target));
         }
@@ -310,6 +316,9 @@ impl Host {
         if more {
             self.plan_piece();
             self.round.phase = Phase::Applying;
+        } else if self.end_holds() {
+            // What is held back must not fill the log for all: better no comparison.
+            self.apply_instead();
         } else if self.has_appliable() {
             // What was settled has been carried above the cut already: a later
             // cut takes it in, and the copies need not go a second time.
@@ -324,6 +333,7 @@ impl Host {
             let Some(state) = self.store.volume(volume.id) else { continue };
             if state.applied == log.applied()
                 && state.promised == log.promised()
+                && state.fetched == volume.fetched
                 && state.suspect == volume.suspect
             {
                 continue;
@@ -332,10 +342,12 @@ impl Host {
             state.applied = log.applied();
             state.applied_epoch = log.applied_epoch();
             state.promised = log.promised();
+            state.fetched = volume.fetched;
             state.suspect = volume.suspect;
             state.epochs.clear();
             state.epochs.extend(applied_epochs(log));
         }
+        self.stage_jumps();
     }
 
     fn begin_checkpoint(&mut self) {
@@ -347,6 +359,7 @@ impl Host {
         stores.mark = stores.mark.max(self.wal.durable_mark());
         self.round.stores = stores;
         self.round.phase = Phase::Checkpoint;
+        self.fills.saved();
         self.store.begin_checkpoint(LogInfo { ring: *self.wal.ring(), start: stores });
     }
 
@@ -373,6 +386,7 @@ impl Host {
             }
             return;
         }
+        self.finish_jumps();
         self.wal.note_recorded(&self.round.start);
         if self.round.last_piece {
             self.wal.recycle(self.round.start.position);
@@ -382,12 +396,15 @@ impl Host {
             self.round.phase = Phase::Marking;
         }
         self.retry_reserves(true);
+        self.turn_fills(true);
         if self.round.phase == Phase::Idle && !self.has_work() {
             self.round.draining = false;
         }
     }
 
     pub(super) fn take_tick(&mut self, now_ms: u64) {
+        self.now_ms = now_ms;
+        self.end_old_holds();
         if self.activity != self.round.activity_seen {
             self.round.activity_seen = self.activity;
             self.round.idle_since_ms = now_ms;
@@ -408,12 +425,16 @@ impl Host {
                 && self.by_checkpoint.is_empty()
                 && self.fresh.is_empty()
                 && self.reads.tasks.is_empty()
+                && self.copies.is_empty()
+                && self.fills.is_empty()
                 && self.ops.is_empty()
                 && self.wal.is_idle()
                 && self.store.is_idle()
     }
 }
 
-fn applied_epochs(log: &VolumeLog) -> impl Iterator<Item = holdfast_types::EpochSpan> + '_ {
+pub(super) fn applied_epochs(
+    log: &VolumeLog,
+) -> impl Iterator<Item = holdfast_types::EpochSpan> + '_ {
     log.epochs().iter().filter(|span| span.first <= log.applied()).copied()
 }

@@ -47,6 +47,11 @@ impl<T> Slab<T> {
         found.map(|at| at as u32)
     }
 
+    /// One above the highest number given out yet.
+    pub(super) fn places(&self) -> u32 {
+        self.places.len() as u32
+    }
+
     /// Places in use.
     pub(super) fn len(&self) -> usize {
         self.places.len() - self.free.len()

@@ -34,7 +34,7 @@ const DISCARD_BLOCKS_MAX: u64 = DISCARD_SLOTS_MAX * SLOT_BLOCKS as u64;
 
 /// Checkpoints that a call for space outlasts before it is refused: one may have
 /// begun before what would help was freed, the next has it.
-const RESERVE_CHECKPOINTS: u8 = 2;
+pub(super) const RESERVE_CHECKPOINTS: u8 = 2;
 
 /// Space that is spoken for.
 #[derive(Debug, Default)]
@@ -50,6 +50,8 @@ pub(super) struct Space {
     short: Vec<u32>,
     /// Credits at the end of the last turn.
     told: Option<Credits>,
+    /// A volume's own share was short and grew since.
+    share_grew: bool,
 }
 
 /// A call of [`Host::reserve`].
@@ -128,15 +130,49 @@ impl Host {
         }
     }
 
+    /// Credits of one volume. What it has unsettled (or held back) stays until its
+    /// engine says more, for ever perhaps; so a volume may have as much of that as
+    /// is left for all: one such volume takes half of the limit at most, two of
+    /// them a third each, and there is always something left. What is settled is
+    /// soon applied and does not count.
+    pub(super) fn credits_of_volume(&self, at: VolIx) -> Credits {
+        let mut credits = self.credits_now();
+        if let Some(bytes) = self.share_left(at) {
+            credits.wal_bytes = credits.wal_bytes.min(bytes);
+        }
+        credits
+    }
+
+    /// What the volume's share of the limit leaves it; `None`: all.
+    fn share_left(&self, at: VolIx) -> Option<u64> {
+        let volume = self.volume(at)?;
+        let share = &volume.share;
+        let settled = if volume.log.held().is_some() { 0 } else { share.settled };
+        let stuck = share.unapplied - settled;
+        let left = self.unapplied_max.saturating_sub(self.counts.unapplied);
+        (stuck > 0).then(|| left.saturating_sub(stuck) / 2)
+    }
+
+    /// `charge` of a volume was settled: if its share was short, it has grown.
+    pub(super) fn note_settled(&mut self, at: VolIx, charge: u64) {
+        let was_short = self.share_left(at).is_some_and(|bytes| bytes < SHORT_WAL_BYTES);
+        self.space.share_grew |= was_short;
+        if let Some(volume) = self.volumes[at.0 as usize].as_mut() {
+            volume.share.settled += charge;
+        }
+    }
+
     /// Says when credits that were short have grown.
     pub(super) fn compare_credits(&mut self) {
         let now = self.credits_now();
+        let mut grew = std::mem::take(&mut self.space.share_grew);
         if let Some(told) = self.space.told.replace(now) {
             let slots = told.slots < SHORT_SLOTS && now.slots > told.slots;
             let bytes = told.wal_bytes < SHORT_WAL_BYTES && now.wal_bytes > told.wal_bytes;
-            if slots || bytes {
-                self.events.push(Event::CreditsGrew);
-            }
+            grew |= slots || bytes;
+        }
+        if grew {
+            self.events.push(Event::CreditsGrew);
         }
     }
 
@@ -194,6 +230,11 @@ impl Host {
     fn may_find_space(&mut self, number: u32) -> bool {
         let Some(call) = self.space.calls.get_mut(number) else { return false };
         let checkpoints = call.checkpoints;
+        self.may_free_space(checkpoints)
+    }
+
+    /// As above, for someone who has waited for this many checkpoints.
+    pub(super) fn may_free_space(&mut self, checkpoints: u8) -> bool {
         if self.failed.is_some() || self.damaged {
             return false;
         }

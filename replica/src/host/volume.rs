@@ -1,8 +1,9 @@
 //! One replica on the disk: its identity, its log and the index of the log.
 
 use super::{
+    cache::Share,
     index::SlotIndex,
-    log::{LogRecord, VolumeLog},
+    log::{LogRecord, Step, VolumeLog},
 };
 use holdfast_types::{HistoryId, Lsn, ReplicaId, VolumeId};
 use holdfast_wal::EntryId;
@@ -30,6 +31,10 @@ pub(super) struct Volume {
     pub(super) deleted: Option<EntryId>,
     /// Slots of the map may be as of up to here, fetched from a source.
     pub(super) fetched: Lsn,
+    /// What its unapplied records take.
+    pub(super) share: Share,
+    /// When its hold ends.
+    pub(super) held_until_ms: Option<u64>,
     /// The acknowledgement said last.
     pub(super) acked: Option<Ack>,
     /// Waits in the host's list of volumes to acknowledge.
@@ -55,9 +60,23 @@ impl Volume {
             closing: false,
             deleted: None,
             fetched: Lsn::ZERO,
+            share: Share::default(),
+            held_until_ms: None,
             acked: None,
             ack_due: false,
         }
+    }
+
+    /// Whether what the index and the map say together is right for a reader at
+    /// `at`: a fetched slot may be newer than that, and what came between is then
+    /// not in the index but in the slot.
+    pub(super) fn is_exact_at(&self, at: Lsn) -> bool {
+        self.fetched <= at || self.fetched <= self.log.applied()
+    }
+
+    pub(super) fn end_hold(&mut self) {
+        self.log.step(Step::Hold(None));
+        self.held_until_ms = None;
     }
 
     pub(super) fn report(&self) -> super::VolumeReport {

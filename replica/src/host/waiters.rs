@@ -12,6 +12,8 @@ pub(super) enum Waiter {
     Status(u32),
     Reserve(u32),
     Apply(u32),
+    Copy(u32),
+    Fill(u32),
 }
 
 /// A waiter and what it waits for.
@@ -74,6 +76,10 @@ impl Host {
                 }
                 (Waiter::Reserve(number), None) => self.resolve_reserve(number),
                 (Waiter::Reserve(number), Some(_)) => self.deny_reserve(number),
+                (Waiter::Copy(number), None) => self.resume_copy(number),
+                (Waiter::Copy(number), Some(error)) => self.fail_copy(number, slot, error.clone()),
+                (Waiter::Fill(number), None) => self.resume_fill(number),
+                (Waiter::Fill(number), Some(error)) => self.fail_fill(number, slot, error.clone()),
                 (Waiter::Apply(number), None) => self.start_apply(number),
                 (Waiter::Apply(_), Some(error)) => {
                     // Without the map nothing can be applied to the slot, and the

@@ -51,6 +51,9 @@ pub struct VolumeSummary {
     pub blocks: u64,
     /// All up to here is in the store.
     pub applied: Lsn,
+    /// Slots may be as of up to here: fetched from another replica. Above `applied`
+    /// while a catch-up is unfinished.
+    pub fetched: Lsn,
     /// Epoch of the record at `applied`.
     pub applied_epoch: Epoch,
     /// Highest epoch promised.
@@ -166,6 +169,7 @@ impl Check<'_> {
             history: state.history,
             blocks: state.blocks,
             applied: state.applied,
+            fetched: state.fetched,
             applied_epoch: state.applied_epoch,
             promised: state.promised,
             suspect: state.suspect,
@@ -313,6 +317,9 @@ impl fmt::Display for VolumeSummary {
             if self.suspect { ", suspect" } else { "" },
             if self.removing { ", being removed" } else { "" }
         )?;
+        if self.fetched > self.applied {
+            writeln!(f, "  catch-up unfinished: slots fetched as of up to LSN {}", self.fetched)?;
+        }
         writeln!(
             f,
             "  {} slots and {} blocks mapped, {} tombstones, {} map leaves, {} interior pages",

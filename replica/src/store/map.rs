@@ -29,6 +29,9 @@ pub(crate) enum Lookup {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct LeafNo(pub(crate) u64);
 
+/// Slots that a map can have: what its leaves are numbered by.
+pub(crate) const MAP_SLOTS_MAX: u64 = LEAF_RECORDS << super::LEAF_BITS;
+
 impl LeafNo {
     /// The leaf that holds the record of `slot`.
     #[must_use]
@@ -74,6 +77,16 @@ impl Store {
                 .map_or(Lookup::Absent, Lookup::Record);
         }
         if self.has_leaf(key) { Lookup::Miss } else { Lookup::Absent }
+    }
+
+    /// The lowest slot at or above `from` whose map leaf exists, be it mapped or not.
+    ///
+    /// # Panics
+    /// If the volume is not here.
+    pub(crate) fn next_leaf(&self, volume: VolumeId, from: SlotNo) -> Option<SlotNo> {
+        let (index, leaf) = self.key(volume, from);
+        let next = self.volumes.get(index)?.map.next_leaf(leaf)?;
+        Some(from.max(SlotNo::new(next * LEAF_RECORDS)))
     }
 
     /// Fetches the leaf of `slot` into memory; queued by the next [`Self::flush`].

@@ -35,7 +35,7 @@ mod tests;
 
 pub use error::StoreError;
 pub use fsck::{Fault, FsckOptions, FsckReport, VolumeSummary, fsck};
-pub(crate) use map::{LeafNo, Lookup};
+pub(crate) use map::{LeafNo, Lookup, MAP_SLOTS_MAX};
 pub(crate) use record::MapRecord;
 pub use record::PhysSlot;
 pub(crate) use space::PhysRun;

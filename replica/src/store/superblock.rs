@@ -35,8 +35,12 @@ use super::{
 use holdfast_types::{DiskId, SLOT_BYTES};
 use holdfast_wal::{Config, Start, StreamId};
 
-/// The format that this version writes and the newest that it reads.
-pub(super) const FORMAT_VERSION: u32 = 1;
+/// The format that this version writes and the newest that it reads. Version 1 is the
+/// same without the fetched LSN in a volume's page, which is zero there, as it
+/// should be: disks of version 1 are read, and become version 2 with their first
+/// checkpoint.
+pub(super) const FORMAT_VERSION: u32 = 2;
+const FORMAT_VERSION_MIN: u32 = 1;
 /// Bytes of both copies.
 pub(super) const SUPERBLOCK_BYTES: u64 = 2 * PAGE_BYTES as u64;
 
@@ -145,7 +149,7 @@ impl Superblock {
         let config =
             Config { segment_bytes: u32_at(page, 80), segments: u32_at(page, 84) }.validate();
         let heights = 1..=HEIGHT_MAX as u32;
-        let in_range = version == FORMAT_VERSION
+        let in_range = version >= FORMAT_VERSION_MIN
             && heights.contains(&catalogue.height)
             && heights.contains(&states.height)
             && u32_at(page, 152) == BLOCK_METADATA_BYTES

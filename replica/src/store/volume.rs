@@ -14,7 +14,8 @@
 //! 116  map height            4   levels of interior pages
 //! 120  map root             20   page 8, generation 8, crc 4
 //! 140  spans                 4   how many follow, at most 160
-//! 144  epoch spans       n × 16  epoch 8, first LSN 8; oldest first
+//! 144  epoch spans       n × 16  epoch 8, first LSN 8; oldest first; room for 160
+//! 2704 fetched LSN            8   since format version 2; zero before
 //! ```
 
 use super::{
@@ -36,6 +37,7 @@ pub(crate) const VOLUMES_MAX: usize = 16384;
 
 const SPANS_AT: usize = 144;
 const SPAN_BYTES: usize = 16;
+const FETCHED_AT: usize = SPANS_AT + EPOCH_SPANS_MAX * SPAN_BYTES;
 const FLAG_SUSPECT: u32 = 1;
 const FLAG_REMOVING: u32 = 2;
 
@@ -50,8 +52,12 @@ pub(crate) struct VolumeState {
     pub(crate) history: HistoryId,
     /// Size in blocks.
     pub(crate) blocks: u64,
-    /// Every record up to here is in map and data, none above.
+    /// Every record up to here is in map and data, and none above but through
+    /// slots that were fetched whole.
     pub(crate) applied: Lsn,
+    /// The map may hold slots as of up to here, which a catch-up fetched from another
+    /// replica; stored no later than the first of them.
+    pub(crate) fetched: Lsn,
     /// Epoch of the record at `applied`.
     pub(crate) applied_epoch: Epoch,
     /// Highest epoch promised.
@@ -110,6 +116,7 @@ impl Volume {
             put(&mut page[..], at, &span.epoch.get().to_le_bytes());
             put(&mut page[..], at + 8, &span.first.get().to_le_bytes());
         }
+        put(&mut page[..], FETCHED_AT, &state.fetched.get().to_le_bytes());
         page
     }
 
@@ -147,6 +154,7 @@ impl Volume {
                 history: HistoryId::from_bytes(bytes_at(page, 64)),
                 blocks: u64_at(page, 80),
                 applied: Lsn::new(u64_at(page, 88)),
+                fetched: Lsn::new(u64_at(page, FETCHED_AT)),
                 applied_epoch: Epoch::new(u64_at(page, 96)),
                 promised: Epoch::new(u64_at(page, 104)),
                 suspect: flags & FLAG_SUSPECT != 0,

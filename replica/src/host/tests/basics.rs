@@ -4,7 +4,7 @@
 use super::{
     super::{Event, FormatOptions, Host, HostError, ReadError, round::Phase, status::EXTENTS_MAX},
     disk::TestDisk,
-    rig::{MIB, Rig, Writer, data, history, options, range, write_op},
+    rig::{MIB, Rig, Writer, data, history, node, options, range, write_op},
 };
 use holdfast_io::{BufPool, Disk, IoQueue};
 use holdfast_types::{Epoch, Generation, HistoryId, Lsn, VolumeId};
@@ -208,7 +208,7 @@ fn records_that_no_engine_makes_are_refused() {
 fn a_promise_fences_at_once_and_survives_a_restart() {
     let (mut rig, mut writer) = start();
     let tag = rig.tag();
-    let fence = Fence { volume: VOLUME, history: history(), epoch: Epoch::new(4) };
+    let fence = Fence { volume: VOLUME, history: history(), epoch: Epoch::new(4), node: node() };
     rig.host.fence(tag, &fence);
     writer.write(&mut rig, 0, 1, 1);
     assert_eq!(rig.refused(), Refusal::Fenced { promised: Epoch::new(4) });
@@ -498,7 +498,7 @@ fn what_comes_in_the_same_turn_as_a_cut_lies_above_it_and_is_left_to_the_next() 
     rig.drain();
     let tag = rig.tag();
     let epoch = Epoch::new(7);
-    rig.host.fence(tag, &Fence { volume: VOLUME, history: history(), epoch });
+    rig.host.fence(tag, &Fence { volume: VOLUME, history: history(), epoch, node: node() });
     rig.drain();
     rig.crash();
     assert_eq!(rig.host.entries_since_cut, 0, "the log was left empty");

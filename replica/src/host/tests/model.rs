@@ -5,7 +5,7 @@
 use super::{
     super::{Event, HostOptions, Tag},
     disk::Rng,
-    rig::{MIB, Rig, Writer, history, range, values, write_op},
+    rig::{MIB, Rig, Writer, history, node, range, values, write_op},
 };
 use holdfast_io::BufPool;
 use holdfast_types::{BlockRange, Epoch, Lsn, VolumeId};
@@ -332,7 +332,9 @@ impl Test {
             1 | 2 => {
                 volume.writer.epoch += 1;
                 let epoch = Epoch::new(volume.writer.epoch);
-                self.rig.host.fence(tag, &Fence { volume: id, history: history(), epoch });
+                self.rig
+                    .host
+                    .fence(tag, &Fence { volume: id, history: history(), epoch, node: node() });
             }
             3 | 4 => {
                 volume.writer.epoch += 1;

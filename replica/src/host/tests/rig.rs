@@ -9,8 +9,8 @@ use super::{
 use crate::store::{FsckOptions, PhysSlot, fsck};
 use holdfast_io::{Buf, BufPool, Disk, IoQueue, Op, Token};
 use holdfast_types::{
-    BLOCK_BYTES, BlockNo, BlockRange, Epoch, Generation, HistoryId, Lsn, ReplicaId, VolumeId,
-    block_crc,
+    BLOCK_BYTES, BlockNo, BlockRange, Epoch, Generation, HistoryId, Lsn, NodeId, ReplicaId,
+    VolumeId, block_crc,
 };
 use holdfast_wire::{
     Ack, Append, Fence, Promise, Record, RecordOp, Refusal, StreamSession, Truncate,
@@ -21,6 +21,10 @@ pub(super) const MIB: u64 = 1 << 20;
 
 pub(super) fn history() -> HistoryId {
     HistoryId::from_u128(77)
+}
+
+pub(super) fn node() -> NodeId {
+    NodeId::from_u128(1)
 }
 
 pub(super) fn options() -> HostOptions {
@@ -186,7 +190,8 @@ impl Rig {
 
     pub(super) fn fence(&mut self, volume: VolumeId, epoch: u64) -> Result<Promise, Refusal> {
         let tag = self.tag();
-        self.host.fence(tag, &Fence { volume, history: history(), epoch: Epoch::new(epoch) });
+        let epoch = Epoch::new(epoch);
+        self.host.fence(tag, &Fence { volume, history: history(), epoch, node: node() });
         self.wait(|event| match event {
             Event::Promised { tag: t, result } if *t == tag => Some(result.clone()),
             _ => None,

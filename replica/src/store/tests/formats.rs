@@ -71,13 +71,13 @@ fn a_newer_format_is_named_and_damage_of_one_copy_is_survived() {
     let page = rig.store.superblock.encode();
 
     let mut newer = *page;
-    newer[8] = 2;
+    newer[8] = 3;
     let crc = crc_without(&newer, 12);
     newer[12..16].copy_from_slice(&crc.to_le_bytes());
     let mut disk = rig.disk.fork(0);
     disk.overwrite(file, 4096, &newer);
     let found = open(&mut disk).map(|_| ());
-    assert!(matches!(found, Err(StoreError::NewerFormat { found: 2, supported: 1 })));
+    assert!(matches!(found, Err(StoreError::NewerFormat { found: 3, supported: 2 })));
     assert!(matches!(Store::format(&mut disk, &options()), Err(StoreError::NewerFormat { .. })));
 
     for byte in 0..4096 {

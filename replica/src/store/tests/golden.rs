@@ -32,9 +32,8 @@ fn child(n: u64) -> Child {
     Child { page: 0x1000 + n, generation: 0x20 + n, crc: 0xaabb_cc00 + n as u32 }
 }
 
-#[test]
-fn superblock() {
-    let superblock = Superblock {
+fn a_superblock() -> Superblock {
+    Superblock {
         disk: DiskId::from_u128(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10),
         generation: 77,
         device: true,
@@ -52,10 +51,30 @@ fn superblock() {
             incarnation: 9,
             chain: 0xdead_beef,
         },
-    };
+    }
+}
+
+#[test]
+fn superblock() {
+    let superblock = a_superblock();
     let page = superblock.encode();
     pinned("superblock", &page[..], include_str!("golden/superblock.txt"));
     assert_eq!(Superblock::decode(&page[..]), Copy::Valid(Box::new(superblock)));
+}
+
+/// Version 1 differs in its number, and in the volume page's fetched LSN.
+#[test]
+fn a_superblock_of_version_1_is_read() {
+    let mut page = a_superblock().encode();
+    page[8] = 1;
+    let crc = crc_without(&page[..], 12);
+    page[12..16].copy_from_slice(&crc.to_le_bytes());
+    pinned("superblock of version 1", &page[..], include_str!("golden/superblock-v1.txt"));
+    assert_eq!(Superblock::decode(&page[..]), Copy::Valid(Box::new(a_superblock())));
+    page[8] = 0;
+    let crc = crc_without(&page[..], 12);
+    page[12..16].copy_from_slice(&crc.to_le_bytes());
+    assert!(matches!(Superblock::decode(&page[..]), Copy::Damaged(_)));
 }
 
 #[test]
@@ -112,10 +131,10 @@ fn interior_page() {
     assert_eq!(children, [(200, child(5)), (399, child(6))]);
 }
 
-#[test]
-fn volume_page() {
+fn a_volume(fetched: u64) -> (Volume, Box<Page>) {
     let mut volume = Volume::new(VolumeState {
         applied: Lsn::new(0x300),
+        fetched: Lsn::new(fetched),
         applied_epoch: Epoch::new(7),
         promised: Epoch::new(8),
         suspect: true,
@@ -132,11 +151,25 @@ fn volume_page() {
     let owner = volume.state.volume.to_bytes();
     let identity = Identity { tree: TreeKind::Catalogue, level: 0, owner, index: 2 };
     seal(&mut page[..], &identity, 12);
+    volume.state.epochs.pop();
+    (volume, page)
+}
+
+#[test]
+fn volume_page() {
+    let (volume, page) = a_volume(0x3456);
     pinned("volume page", &page[..], include_str!("golden/volume.txt"));
     let read = Volume::decode(&page[..]).unwrap();
-    volume.state.epochs.pop();
     assert_eq!((read.state, read.removing), (volume.state, true));
     assert_eq!((read.map.root(), read.map.height()), (child(7), 2));
+}
+
+/// Its fetched LSN is zero, which is what it was.
+#[test]
+fn a_volume_page_of_format_version_1_is_read() {
+    let (volume, page) = a_volume(0);
+    pinned("volume page of version 1", &page[..], include_str!("golden/volume-v1.txt"));
+    assert_eq!(Volume::decode(&page[..]).unwrap().state, volume.state);
 }
 
 #[test]

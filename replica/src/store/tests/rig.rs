@@ -22,6 +22,7 @@ pub(super) fn volume_state(id: u128) -> VolumeState {
         history: HistoryId::from_u128(id + 2000),
         blocks: 1 << 20,
         applied: Lsn::ZERO,
+        fetched: Lsn::ZERO,
         applied_epoch: Epoch::ZERO,
         promised: Epoch::new(1),
         suspect: false,
