@@ -120,3 +120,7 @@ impl LeaseHolder {
         self.peers.remove(&node);
     }
 }
+
+#[cfg(test)]
+#[path = "lease_tests.rs"]
+mod tests;

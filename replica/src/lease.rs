@@ -38,6 +38,7 @@ pub const HOLDERS_MAX: usize = 1024;
 pub struct LeaseGranter {
     node: NodeId,
     lease_ms: u64,
+    started_ms: u64,
     volumes: HashMap<VolumeId, Promised>,
     holders: HashMap<NodeId, Holder>,
 }
@@ -76,10 +77,11 @@ struct Holder {
 }
 
 impl LeaseGranter {
-    /// The granter of `node`. It owes nothing but what it adopts.
+    /// The granter of `node`, whose process starts now.
     #[must_use]
-    pub fn new(node: NodeId, lease_ms: u64) -> Self {
-        Self { node, lease_ms, volumes: HashMap::new(), holders: HashMap::new() }
+    pub fn new(node: NodeId, lease_ms: u64, now_ms: u64) -> Self {
+        let (volumes, holders) = (HashMap::new(), HashMap::new());
+        Self { node, lease_ms, started_ms: now_ms, volumes, holders }
     }
 
     /// The length of the leases.
@@ -135,27 +137,30 @@ impl LeaseGranter {
         let before = std::mem::replace(&mut promised.to, To::Node(node));
         promised.epoch = epoch;
         promised.debts.retain(|debt| debt.until_ms > now_ms && debt.to != Some(node));
+        // What the process before this one granted.
+        let earliest_ms = self.started_ms + self.lease_ms;
+        let mut owe = |to: NodeId, until_ms: u64| {
+            let until_ms = until_ms.max(earliest_ms);
+            if until_ms > now_ms {
+                promised.debts.push(Debt { to: Some(to), until_ms });
+            }
+        };
         match before {
             // One engine of a volume on a node: the new one replaced the old one.
             To::Node(old) if old == node => {}
             // This node's own engine is stopped in the same turn.
             To::Node(old) if old == self.node => {}
             To::Node(old) => {
-                // One that has not renewed yet holds nothing, and is told when it does.
-                if let Some(holder) = self.holders.get_mut(&old) {
-                    if holder.granted_until_ms > now_ms {
-                        let until_ms = holder.granted_until_ms;
-                        promised.debts.push(Debt { to: Some(old), until_ms });
-                    }
+                let holder = self.holders.get_mut(&old);
+                owe(old, holder.as_ref().map_or(0, |holder| holder.granted_until_ms));
+                // One that has not renewed yet is told when it does.
+                if let Some(holder) = holder {
                     holder.fenced.insert(volume, epoch);
                 }
             }
             To::Unknown => {
                 for (id, holder) in self.holders.iter_mut().filter(|(id, _)| **id != node) {
-                    if holder.granted_until_ms > now_ms {
-                        let until_ms = holder.granted_until_ms;
-                        promised.debts.push(Debt { to: Some(*id), until_ms });
-                    }
+                    owe(*id, holder.granted_until_ms);
                     holder.fenced.insert(volume, epoch);
                 }
             }
@@ -219,3 +224,7 @@ impl LeaseGranter {
         Grant { seq: renew.seq, lease_ms, fenced }
     }
 }
+
+#[cfg(test)]
+#[path = "lease_tests.rs"]
+mod tests;

@@ -108,7 +108,7 @@ impl Server {
     /// The server of a shard of `node`, whose leases last `lease_ms`.
     #[must_use]
     pub fn new(node: NodeId, lease_ms: u64, now_ms: u64) -> Self {
-        Self { leases: LeaseGranter::new(node, lease_ms) }
+        Self { leases: LeaseGranter::new(node, lease_ms, now_ms) }
     }
 
     /// A disk was opened. Comes before any renewal is answered, and before any other call with
