@@ -116,7 +116,7 @@ impl ShardHandle {
 
     /// Hands over a connection that another node opened, after its first frame. The
     /// caller has found the greeting to be of this cluster and for this node
-    /// (`greeting::check`) and has not answered it: the shard does.
+    /// ([`super::greeting::check`]) and has not answered it: the shard does.
     /// [`holdfast_wire::peer::Purpose::Meta`] is not the shard's.
     pub async fn accept(&self, connection: Detached, hello: Hello) -> Result<(), ShardGone> {
         self.spawn(move |shard| async move { shard.accept(connection, hello).await }).await

@@ -9,6 +9,7 @@
 mod agenda;
 mod driver;
 mod error;
+pub mod greeting;
 mod handle;
 mod proposal;
 mod shard;
