@@ -321,10 +321,11 @@ impl Inner {
     /// Lets one engine decide, and carries out what it decided.
     fn serve(&self, volume: &Volume, slot: &mut DiskSlot, buffers: &mut Buffers, now: Instant) {
         let mut core = volume.core.borrow_mut();
-        core.handle(Event::Tick { now });
+        core.handle(Event::Tick { now, boot_ms: self.clock.now_ms() });
         // Exact: everything that this disk's engines sequenced before is in its host.
         let credits = slot.host.credits();
-        core.handle(Event::Credits { member: LOCAL, credits });
+        let as_of = core.last_lsn();
+        core.handle(Event::Credits { member: LOCAL, as_of, credits });
         volume.pass_on(&mut core);
         core.flush();
         core.take_commands(&mut buffers.commands);
@@ -350,6 +351,10 @@ impl Inner {
                 Command::Unreserve { tag, range, .. } => {
                     host.unreserve(tag_of(number, tag), volume.id(), range);
                 }
+                Command::CatchUp { .. }
+                | Command::Release { .. }
+                | Command::ProposeSet { .. }
+                | Command::Resized { .. } => {}
                 Command::Reply { session, tag, result } => volume.reply(session, tag, result),
                 Command::Serving => {
                     tracing::info!(

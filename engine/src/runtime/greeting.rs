@@ -116,8 +116,8 @@ pub async fn hello(stream: &mut Stream) -> Result<Hello, GreetingError> {
 /// # Errors
 /// The other side is gone.
 pub async fn welcome(stream: &mut Stream, answer: Welcome) -> Result<(), GreetingError> {
-    let sent = send(stream, &Frame::Welcome(answer));
-    timeout(GREETING_MAX, sent).await.unwrap_or(Err(GreetingError::TimedOut))
+    let frame = Frame::Welcome(answer);
+    timeout(GREETING_MAX, send(stream, &frame)).await.unwrap_or(Err(GreetingError::TimedOut))
 }
 
 /// Sends a frame that has no payload.

@@ -176,11 +176,14 @@ impl Shard {
             current: [LOCAL].into_iter().collect(),
             next: None,
             now: Instant::now(),
+            boot_ms: inner.clock.now_ms(),
         });
         let (agenda, pool) = (inner.agenda.clone(), inner.pool.clone());
-        let volume = Rc::new(Volume::new(attach, disk, number, agenda, pool));
+        let volume = Rc::new(Volume::new(attach, inner.node, disk, number, agenda, pool));
         volumes.insert(volume.clone());
         volume.tell(begin);
+        volume.tell(Event::Lease { member: LOCAL, until_ms: u64::MAX });
+        volume.tell(Event::MemberUp { member: LOCAL });
         Ok(volume)
     }
 

@@ -7,7 +7,7 @@ use holdfast_block::{
     BlockDevice, BlockError, Completion, Geometry, Reply, Request, Session, SessionId,
 };
 use holdfast_io::BufPool;
-use holdfast_types::{BLOCK_BYTES, VolumeId};
+use holdfast_types::{BLOCK_BYTES, NodeId, VolumeId};
 use std::{
     cell::{Cell, RefCell},
     collections::{HashMap, VecDeque},
@@ -44,6 +44,7 @@ pub struct Volume {
 impl Volume {
     pub(super) fn new(
         spec: AttachVolume,
+        node: NodeId,
         disk: usize,
         number: Number,
         agenda: Rc<Agenda>,
@@ -52,6 +53,9 @@ impl Volume {
         let core = EngineCore::new(Config {
             volume: spec.volume,
             history: spec.history,
+            node,
+            min_replicas: spec.min_replicas,
+            shrink_after_ms: 5000,
             blocks: spec.size_blocks,
             logical_block_bytes: spec.logical_block_bytes,
             read_only: spec.read_only,
