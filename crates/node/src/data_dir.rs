@@ -15,12 +15,15 @@ use std::{
 };
 
 /// Format of the directory as a whole; its parts carry versions of their own.
-pub const FORMAT_VERSION: u32 = 1;
+/// 1 was a node by itself, whose catalogue was one file.
+pub const FORMAT_VERSION: u32 = 2;
 /// The file that says whose directory it is.
 pub const MARKER: &str = "holdfast";
 const MARKER_START: &str = "holdfast data format ";
 /// What a start that did not finish may have left behind.
 const LEFTOVERS: [&str; 4] = [LOCK_FILE, "holdfast.new", "disk", "lost+found"];
+/// The metadata group's part of it.
+const META: &str = "meta";
 
 /// An open, locked data directory.
 #[derive(Debug)]
@@ -62,6 +65,27 @@ impl DataDir {
         Ok(Self { path: path.to_owned(), node, _lock: lock(path)? })
     }
 
+    /// Gives the node another id when the metadata group's state is not (any more) there:
+    /// what a node has voted for and cannot remember, it must never vote on again.
+    pub fn renew_if_forgetful(&mut self) -> Result<(), NodeError> {
+        let meta = self.meta();
+        let cannot = |source| NodeError::DirectoryAccess { path: meta.clone(), source };
+        match fs::read_dir(&meta).map(|mut entries| entries.next()) {
+            Ok(Some(_)) => return Ok(()),
+            Ok(None) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(cannot(source)),
+        }
+        self.node = create(&self.path).map_err(cannot)?;
+        Ok(())
+    }
+
+    /// Where the metadata group keeps its state.
+    #[must_use]
+    pub fn meta(&self) -> PathBuf {
+        self.join(META)
+    }
+
     /// The node whose data this is.
     #[must_use]
     pub fn node(&self) -> NodeId {
@@ -94,6 +118,9 @@ fn read_marker(path: &Path) -> Result<Option<NodeId>, NodeError> {
     let version: u32 = version.and_then(|v| v.trim().parse().ok()).ok_or_else(foreign)?;
     if version > FORMAT_VERSION {
         return Err(NodeError::NewerFormat { path: path.to_owned(), found: version });
+    }
+    if version < FORMAT_VERSION {
+        return Err(NodeError::OlderFormat { path: path.to_owned(), found: version });
     }
     let node = lines.next().and_then(|line| line.trim().parse().ok());
     node.map(Some).ok_or_else(foreign)
@@ -141,6 +168,34 @@ mod tests {
         let error = DataDir::open_or_create(dir.path()).unwrap_err();
         assert!(matches!(error, NodeError::Foreign { .. }), "{error}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing was added");
+    }
+
+    #[test]
+    fn a_node_that_forgot_its_votes_is_another_node() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut data = DataDir::open_or_create(dir.path()).unwrap();
+        let first = data.node();
+        data.renew_if_forgetful().unwrap();
+        let second = data.node();
+        assert_ne!(first, second);
+        fs::create_dir(data.meta()).unwrap();
+        data.renew_if_forgetful().unwrap();
+        let third = data.node();
+        assert_ne!(second, third, "an empty directory remembers nothing");
+        fs::write(data.meta().join("store"), "votes").unwrap();
+        data.renew_if_forgetful().unwrap();
+        assert_eq!(data.node(), third);
+        drop(data);
+        assert_eq!(DataDir::open_or_create(dir.path()).unwrap().node(), third);
+    }
+
+    #[test]
+    fn an_older_format_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(MARKER), "holdfast data format 1\nwhatever\n").unwrap();
+        let error = DataDir::open_or_create(dir.path()).unwrap_err();
+        assert!(matches!(error, NodeError::OlderFormat { found: 1, .. }), "{error}");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]

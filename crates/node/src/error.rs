@@ -1,8 +1,9 @@
 //! Why a node does not start or had to stop. Each is one line that names the
 //! cause and what to do.
 
-use holdfast_meta::Rejected;
+use holdfast_meta::{MetaError, Rejected};
 use holdfast_replica::HostError;
+use holdfast_types::NodeId;
 use std::{io, path::PathBuf};
 
 /// Why a node does not start or had to stop.
@@ -33,6 +34,14 @@ pub enum NodeError {
         /// Its format.
         found: u32,
     },
+    /// An earlier version wrote it.
+    #[error("the data directory {} has format {found} of an earlier version, from before there were clusters; copy its volumes out with that version (nbdcopy), and start with a new --data-dir", path.display())]
+    OlderFormat {
+        /// The directory.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+    },
     /// Tools need one.
     #[error("{} is no holdfast data directory; name one with --data-dir", path.display())]
     NoDirectory {
@@ -47,17 +56,30 @@ pub enum NodeError {
         /// The option that chooses another address.
         option: &'static str,
     },
-    /// The catalogue cannot be read or written.
-    #[error("the catalogue {} cannot be used: {reason}; make room or repair what is named, or put back a copy of the data directory", path.display())]
-    Catalogue {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        reason: String,
+    /// An address that others could not connect to.
+    #[error(
+        "other nodes cannot connect to {address}; name an address of this machine that they can reach ({option})"
+    )]
+    Advertise {
+        /// What they would have been told.
+        address: String,
+        /// The option that names another.
+        option: &'static str,
     },
-    /// The catalogue refused a change.
+    /// The metadata group's store cannot be used, or a setting of it.
     #[error(transparent)]
-    Rejected(#[from] Rejected),
+    Meta(#[from] MetaError),
+    /// The catalogue does not take the node in.
+    #[error("the cluster does not take this node: {0}")]
+    NotTaken(Rejected),
+    /// The node was taken out of the cluster.
+    #[error(
+        "node {node} was removed from its cluster; with an empty data directory and empty disks it comes back as a new one"
+    )]
+    Removed {
+        /// This node.
+        node: NodeId,
+    },
     /// The disk cannot be opened at all.
     #[error("cannot use the disk {}: {source} (--disk)", path.display())]
     DiskOpen {
@@ -86,14 +108,6 @@ pub enum NodeError {
         /// Why.
         source: HostError,
     },
-    /// A volume that has held data has no replica on this disk any more.
-    #[error("the disk {} does not hold the replica of volume {name} that the catalogue names; give the disk back that it was written on", path.display())]
-    ReplicaLost {
-        /// The directory or device.
-        path: PathBuf,
-        /// The volume.
-        name: String,
-    },
     /// The volume exists with another geometry than was asked for.
     #[error(
         "volume {name} exists with {held}; leave --size and --block-size out, or choose another --volume"
@@ -104,9 +118,9 @@ pub enum NodeError {
         /// Its geometry.
         held: String,
     },
-    /// The engine does not serve.
+    /// The volume of a quick start cannot be made or served.
     #[error("volume {name} cannot be served: {reason}")]
-    Attach {
+    Volume {
         /// The volume.
         name: String,
         /// Why, and what to do.
@@ -120,4 +134,12 @@ pub enum NodeError {
         /// What the system said.
         source: io::Error,
     },
+}
+
+impl NodeError {
+    /// The shard's thread is no more.
+    pub(crate) fn shard_gone() -> Self {
+        let source = io::Error::other("its thread ended");
+        Self::System { what: "the shard stopped by itself", source }
+    }
 }

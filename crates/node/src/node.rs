@@ -1,367 +1,350 @@
 //! Bring-up, service and take-down of a node.
 
 use crate::{
-    Config, DataDir, DiskConfig, NodeError, VolumeConfig,
-    catalogue_file::CatalogueFile,
+    Config, DataDir, NodeError, Ready,
+    attachments::Attachments,
+    disks::{self, Inventory, ShardSettings},
     exports::ExportList,
-    serve::{self, Acceptor},
-    status::StatusService,
+    listeners::{Listeners, uri},
+    member::{Inner, Member},
+    peer::{Answer, Answers, Ask, Identity, Links, PeerListener},
+    proposals::{self, PROPOSALS_MAX},
+    quick_start,
+    reconcile::Reconciler,
+    report,
+    serve::{Acceptor, until_stopped},
+    service::ApiService,
 };
-use holdfast_engine::runtime::{
-    AttachVolume, DiskParts, Shard, ShardHandle, ShardParts, SpawnError,
+use holdfast_engine::runtime::{SetProposal, Shard, SpawnError};
+use holdfast_io::net::Address;
+use holdfast_meta::{BoxFuture, MetaConfig, MetaGroup, Node};
+use holdfast_types::NodeId;
+use std::{future::Future, pin::pin, sync::Arc, time::Duration};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
 };
-use holdfast_io::{
-    BufPool, DirLock, crashsafe,
-    dirlock::LOCK_FILE,
-    fault,
-    net::{Address, Listener},
-};
-use holdfast_meta::{Catalogue, Command, Member, Outcome, Volume};
-use holdfast_replica::{FormatOptions, Host, HostError, HostOptions, NewVolume};
-use holdfast_types::{BLOCK_BYTES, DiskId, HistoryId, NodeId, ReplicaId, VolumeId};
-use std::{
-    future::Future,
-    io,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Instant,
-};
-use tokio::sync::watch;
 
-/// Registered buffer memory of a shard: the write-ahead log's frames in flight, the
-/// payload cache and a few large requests fit without falling back to the heap.
-const ARENA_BYTES: usize = 128 << 20;
-/// Payload of unapplied records kept in memory; half of the arena, so that requests
-/// in flight find room beside it.
-const PAYLOAD_CACHE_BYTES: u64 = 64 << 20;
-/// Map pages kept in memory: the maps of about 46 GiB of mapped data.
-const MAP_CACHE_BYTES: u64 = 64 << 20;
+/// Longest wait, at a stop, for the metadata group to close its store.
+const META_CLOSE_MAX: Duration = Duration::from_secs(5);
+/// Longest wait, at a stop, for requests of the API under way.
+const TASKS_END_MAX: Duration = Duration::from_secs(3);
 
-/// What a disk that is a directory may hold. The last is a file system's own.
-const DISK_FILES: [&str; 5] = [LOCK_FILE, "superblock", "wal", "data", "lost+found"];
-
-/// Where clients find a node that has come up.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ready {
-    /// The data directory.
-    pub data_dir: PathBuf,
-    /// Where NBD is served: the unix socket, then TCP if it is on.
-    pub nbd: Vec<Address>,
-    /// The volume.
-    pub volume: String,
-    /// Its size.
-    pub size_bytes: u64,
-    /// Whether it was made by this start.
-    pub created: bool,
-    /// What carries the disk's I/O.
-    pub backend: String,
-}
-
-/// Runs a node until `stop` resolves: brings it up, calls `on_ready`, serves, and
-/// takes it down in the reverse order.
+/// Runs a node until `stop` resolves: brings it up, calls `on_ready` when it is part of a
+/// cluster and serves, and takes it down in the reverse order. A stop gives leases
+/// back; what is attached stays attached, and is served again by the next start.
 pub async fn run(
     config: Config,
     on_ready: impl FnOnce(&Ready),
     stop: impl Future<Output = ()>,
 ) -> Result<(), NodeError> {
-    let data = DataDir::open_or_create(&config.data_dir)?;
-    let mut catalogue = CatalogueFile::open(data.join("catalogue"))?;
-    check_geometry(catalogue.catalogue(), &config.volume)?;
-
-    let unix = config.nbd_socket.clone().unwrap_or_else(|| data.join("nbd.sock"));
-    let mut nbd = vec![listen(&Address::Unix(unix), "--nbd-socket").await?];
-    if let Some(address) = config.nbd {
-        nbd.push(listen(&Address::Tcp(address), "--nbd").await?);
-    }
-    let api = listen(&Address::Unix(data.join(holdfast_api::SOCKET_NAME)), "--data-dir").await?;
-    let addresses: Vec<Address> = nbd.iter().map(|l| l.local_addr().clone()).collect();
-    for address in addresses.iter().filter(|address| !address.is_local()) {
-        tracing::warn!(%address, "NBD has no authentication: whoever reaches this address can read and write every volume");
-    }
-
-    let disk_path = config.disk.path.clone().unwrap_or_else(|| data.join("disk"));
-    let _disk_lock = prepare_disk(&disk_path)?;
-    let opened = Instant::now();
-    let shard = open_shard(&config.disk, &disk_path, catalogue.catalogue()).await?;
-    let took = opened.elapsed();
-    let (disk, backend, report) = first_disk(&shard, catalogue.catalogue(), &disk_path).await?;
-    tracing::info!(
-        disk = %disk, path = %disk_path.display(), backend, took_ms = took.as_millis() as u64,
-        records = report.records, wal_bytes = report.wal_bytes, end = report.end,
-        suspect = report.suspect, "disk open"
-    );
-
-    let created = ensure_volume(&mut catalogue, &config.volume, data.node(), disk)?;
-    let exports = ExportList::default();
-    let ids: Vec<VolumeId> = catalogue.catalogue().volumes().map(|volume| volume.id).collect();
-    for id in ids {
-        let volume = bring_up(&mut catalogue, &shard, data.node(), disk, &disk_path, id).await?;
-        exports.add(&volume);
-    }
-
-    let (stopping, stopped) = watch::channel(false);
-    let acceptor = Acceptor::new(shard.clone(), exports, stopped.clone());
-    let mut tasks = tokio::task::JoinSet::new();
-    for listener in nbd {
-        tasks.spawn(acceptor.clone().accept(listener));
-    }
-    let listeners = addresses.iter().map(serve::uri).collect();
-    let service = StatusService::new(
-        shard.clone(),
-        catalogue.catalogue().clone(),
-        data.node(),
-        listeners,
-        took,
-    );
-    let until = serve::until_stopped(stopped);
-    tasks.spawn(async move {
-        if let Err(error) = holdfast_api::server::serve(api, Arc::new(service), until).await {
-            tracing::error!(%error, "the management API stopped");
-        }
-    });
-
-    let Some(served) = catalogue.catalogue().by_name(&config.volume.name) else {
-        unreachable!("the volume was found or created above");
+    let mut stop = pin!(stop);
+    let mut node = Running::open(&config).await?;
+    let came_up = tokio::select! {
+        came_up = node.come_up(&config) => Some(came_up),
+        () = &mut stop => None,
     };
-    on_ready(&Ready {
-        data_dir: config.data_dir.clone(),
-        nbd: addresses,
-        volume: served.name.to_string(),
-        size_bytes: served.size_bytes,
-        created,
-        backend,
-    });
-
-    stop.await;
-    tracing::info!("stopping");
-    // No receiver left means that every task has ended already.
-    let _ = stopping.send(true);
-    while tasks.join_next().await.is_some() {}
-    acceptor.close_connections().await;
-    if shard.shutdown().await.is_err() {
-        tracing::error!("the shard ended by itself; the next start recovers from its log");
-    }
-    tracing::info!("stopped");
-    Ok(())
-}
-
-fn check_geometry(catalogue: &Catalogue, wanted: &VolumeConfig) -> Result<(), NodeError> {
-    let Some(held) = catalogue.by_name(&wanted.name) else {
-        return Ok(());
-    };
-    let same = wanted.size_bytes.is_none_or(|size| size == held.size_bytes)
-        && wanted.logical_block_bytes.is_none_or(|block| block == held.logical_block_bytes);
-    if same {
-        return Ok(());
-    }
-    Err(NodeError::Geometry {
-        name: held.name.to_string(),
-        held: format!("{} bytes in blocks of {}", held.size_bytes, held.logical_block_bytes),
-    })
-}
-
-async fn listen(address: &Address, option: &'static str) -> Result<Listener, NodeError> {
-    Listener::bind(address).await.map_err(|source| NodeError::Listen { source, option })
-}
-
-/// Makes the disk's directory if it is to be one and is not there, and locks it.
-fn prepare_disk(path: &Path) -> Result<Option<DirLock>, NodeError> {
-    let cannot = |source| NodeError::DiskOpen { path: path.to_owned(), source };
-    if !path.exists() {
-        if is_device_name(path) {
-            let message = "there is no such device; check its name";
-            return Err(cannot(io::Error::new(io::ErrorKind::NotFound, message)));
-        }
-        crashsafe::create_dir(path).map_err(cannot)?;
-    }
-    if !path.is_dir() {
-        return Ok(None);
-    }
-    // Whose it is comes before the lock: a foreign directory gets no lock file.
-    for entry in std::fs::read_dir(path).map_err(cannot)? {
-        let name = entry.map_err(cannot)?.file_name();
-        if !DISK_FILES.iter().any(|ours| name == *ours) {
-            return Err(NodeError::ForeignDisk { path: path.to_owned() });
-        }
-    }
-    DirLock::acquire(path).map(Some).map_err(cannot)
-}
-
-/// Whether a path can only mean a device: a directory made there would be in memory.
-fn is_device_name(path: &Path) -> bool {
-    path.starts_with("/dev") && !path.starts_with("/dev/shm")
-}
-
-/// Starts the shard with its disk; formats the disk if it is new.
-async fn open_shard(
-    config: &DiskConfig,
-    path: &Path,
-    catalogue: &Catalogue,
-) -> Result<ShardHandle, NodeError> {
-    let config = config.clone();
-    let path = path.to_owned();
-    // A disk that should hold replicas and is blank is not the disk it should be.
-    let expected = catalogue.volumes().next().map(|volume| volume.name.to_string());
-    let spawned = Shard::spawn("shard-0", move || open_disk(&config, &path, expected)).await;
-    spawned.map_err(|error| match error {
-        SpawnError::Thread(source) => NodeError::System { what: "cannot start a thread", source },
-        SpawnError::Build(error) => error,
-    })
-}
-
-fn open_disk(
-    config: &DiskConfig,
-    path: &Path,
-    expected: Option<String>,
-) -> Result<ShardParts, NodeError> {
-    let open_failed = |source| NodeError::DiskOpen { path: path.to_owned(), source };
-    let pool = BufPool::new(ARENA_BYTES);
-    let pools = [pool.clone()];
-    let mut disk = holdfast_io::open_disk(path, config.backend, &pools).map_err(open_failed)?;
-    if let Some(faults) = &config.fault {
-        let faults = fault::FaultConfig::parse(faults)
-            .map_err(|reason| open_failed(io::Error::new(io::ErrorKind::InvalidInput, reason)))?;
-        tracing::warn!(?faults, "injecting faults below the store");
-        disk = Box::new(fault::FaultDisk::new(disk, faults).map_err(open_failed)?);
-    }
-    let options = || HostOptions {
-        unapplied_bytes_max: config.unapplied_bytes_max,
-        payload_cache_bytes: PAYLOAD_CACHE_BYTES,
-        map_cache_bytes: MAP_CACHE_BYTES,
-    };
-    let unusable = |source| NodeError::Disk { path: path.to_owned(), source };
-    let opened = match Host::open(&mut *disk, pool.clone(), options()) {
-        Err(HostError::NotFormatted) => {
-            if let Some(name) = expected {
-                return Err(NodeError::ReplicaLost { path: path.to_owned(), name });
+    let ended = match came_up {
+        Some(Ok(ready)) => {
+            on_ready(&ready);
+            tokio::select! {
+                failed = node.failed() => Err(failed),
+                () = stop => Ok(()),
             }
-            let format = FormatOptions {
-                segment_bytes: config.segment_bytes,
-                segments: config.segments,
-                capacity_bytes: config.capacity_bytes,
-            };
-            Host::format(&mut *disk, &format).map_err(unusable)?;
-            Host::open(&mut *disk, pool.clone(), options())
         }
-        other => other,
+        Some(Err(error)) => Err(error),
+        None => Ok(()),
     };
-    let (host, recovery) = opened.map_err(unusable)?;
-    let label = path.display().to_string();
-    Ok(ShardParts { pool, disks: vec![DiskParts { label, disk, host, recovery }] })
+    node.take_down().await;
+    ended
 }
 
-/// The shard's disk. One whose replicas the catalogue does not know is another
-/// node's: a volume is in the catalogue before it is on a disk.
-async fn first_disk(
-    shard: &ShardHandle,
-    catalogue: &Catalogue,
-    path: &Path,
-) -> Result<(DiskId, String, holdfast_replica::RecoveryReport), NodeError> {
-    let status = shard.status().await.map_err(|_| gone())?;
-    let Some(disk) = status.disks.into_iter().next() else {
-        unreachable!("the shard was built with one disk");
-    };
-    if disk.replicas.iter().any(|replica| catalogue.volume(replica.volume).is_none()) {
-        return Err(NodeError::OthersDisk { path: path.to_owned() });
-    }
-    Ok((disk.disk, disk.backend, disk.recovery))
+/// A node whose parts are open.
+struct Running {
+    /// Holds the directory's lock.
+    data: DataDir,
+    member: Member,
+    identity: Identity,
+    /// Bound, and served when the node has come up.
+    nbd: Vec<holdfast_io::net::Listener>,
+    addresses: Addresses,
+    seeds: watch::Sender<Vec<String>>,
+    acceptor: Acceptor,
+    registered: watch::Sender<bool>,
+    stopping: watch::Sender<bool>,
+    /// What answers others.
+    tasks: JoinSet<Result<(), NodeError>>,
+    /// What acts by itself: ended before what it acts upon.
+    reconciling: JoinSet<Result<(), NodeError>>,
 }
 
-/// Puts the volume into the catalogue if it is not there. Says whether it did.
-fn ensure_volume(
-    catalogue: &mut CatalogueFile,
-    wanted: &VolumeConfig,
-    node: NodeId,
-    disk: DiskId,
-) -> Result<bool, NodeError> {
-    if catalogue.catalogue().by_name(&wanted.name).is_some() {
-        return Ok(false);
-    }
-    catalogue.apply(&Command::CreateVolume {
-        volume: VolumeId::random(),
-        name: wanted.name.clone(),
-        size_bytes: wanted.size_bytes.unwrap_or(VolumeConfig::SIZE_BYTES_DEFAULT),
-        logical_block_bytes: wanted
-            .logical_block_bytes
-            .unwrap_or(VolumeConfig::LOGICAL_BLOCK_BYTES_DEFAULT),
-        history: HistoryId::random(),
-        members: vec![Member { replica: ReplicaId::random(), node, disk }],
-    })?;
-    Ok(true)
+/// Where it listens.
+struct Addresses {
+    nbd: Vec<Address>,
+    api: Vec<Address>,
+    peer: Option<Address>,
 }
 
-/// Makes sure that the volume's replica exists, takes an epoch, and attaches it.
-async fn bring_up(
-    catalogue: &mut CatalogueFile,
-    shard: &ShardHandle,
-    node: NodeId,
-    disk: DiskId,
-    disk_path: &Path,
-    id: VolumeId,
-) -> Result<Volume, NodeError> {
-    let Some(volume) = catalogue.catalogue().volume(id).cloned() else {
-        unreachable!("the id comes from the catalogue");
-    };
-    let name = volume.name.to_string();
-    let lost = || NodeError::ReplicaLost { path: disk_path.to_owned(), name: name.clone() };
-    let Some(member) = volume.set.members.iter().find(|member| member.disk == disk) else {
-        return Err(lost());
-    };
-    let status = shard.status().await.map_err(|_| gone())?;
-    let held = status.disks.iter().flat_map(|disk| &disk.replicas).find(|r| r.volume == id);
-    match held {
-        Some(held) if held.replica == member.replica => {}
-        Some(_) => return Err(lost()),
-        // Created in the catalogue, and the last start ended before it was made here.
-        None if volume.epoch == holdfast_types::Epoch::ZERO => {
-            let new = NewVolume {
-                volume: id,
-                replica: member.replica,
-                history: volume.history,
-                blocks: volume.size_bytes / BLOCK_BYTES as u64,
-            };
-            let attach = |reason: String| NodeError::Attach { name: name.clone(), reason };
-            shard.create_replica(disk, new).await.map_err(|error| attach(error.to_string()))?;
+impl Running {
+    /// Opens everything, in this order: directory, listeners (so that a taken port is
+    /// noticed before anything is written), disks, metadata group. Then answers other nodes
+    /// and the API.
+    async fn open(config: &Config) -> Result<Self, NodeError> {
+        let mut data = DataDir::open_or_create(&config.data_dir)?;
+        let listeners = Listeners::bind(config, &data).await?;
+        let advertised = listeners.advertised(config)?;
+        listeners.warn();
+        let prepared = config.disks().into_iter().map(disks::prepare);
+        let prepared = prepared.collect::<Result<Vec<_>, _>>()?;
+        data.renew_if_forgetful()?;
+
+        let inventory = Inventory::default();
+        let (propose, proposed) = mpsc::channel::<SetProposal>(PROPOSALS_MAX);
+        let settings = ShardSettings {
+            node: data.node(),
+            lease_ms: config.timing.lease_ms,
+            shrink_after_ms: config.timing.shrink_after_ms,
+            proposals: propose,
+        };
+        let (store, known) = (config.store.clone(), inventory.clone());
+        let build = move || disks::open_all(prepared, &store, settings, &known);
+        let shard = Shard::spawn("shard-0", build).await.map_err(|error| match error {
+            SpawnError::Thread(source) => {
+                NodeError::System { what: "cannot start a thread", source }
+            }
+            SpawnError::Build(error) => error,
+        })?;
+
+        let identity = Identity::new(data.node());
+        let links = Links::new(identity.clone());
+        let meta = MetaConfig {
+            dir: data.meta(),
+            node: data.node(),
+            advertise: advertised.peer.clone(),
+            heartbeat_ms: config.timing.heartbeat_ms,
+            election_ms: config.timing.election_ms,
+            voters: config.voters,
+        };
+        let meta = MetaGroup::open(meta, Arc::new(links.clone())).await?;
+        if let Some(cluster) = meta.cluster() {
+            identity.set_cluster(cluster);
         }
-        None => return Err(lost()),
+        quick_start::check(&meta.catalogue().borrow(), config.volume.as_ref())?;
+
+        let member = Member::new(Inner {
+            me: Node {
+                id: data.node(),
+                name: config.name.clone().map_or_else(host_name, Ok)?,
+                zone: config.zone.clone(),
+                peer: advertised.peer,
+                api: advertised.api,
+                nbd: advertised.nbd,
+            },
+            meta,
+            shard,
+            links,
+            exports: ExportList::default(),
+            attachments: Attachments::default(),
+            disks: inventory,
+        });
+        let (stopping, stopped) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        let answering = member.clone();
+        tasks.spawn(async move {
+            proposals::serve(answering, proposed).await;
+            Ok(())
+        });
+        let local = |all: &[holdfast_io::net::Listener]| {
+            all.iter().map(|listener| listener.local_addr().clone()).collect::<Vec<_>>()
+        };
+        let Listeners { nbd, api, peer } = listeners;
+        let addresses = Addresses {
+            nbd: local(&nbd),
+            api: local(&api),
+            peer: peer.as_ref().map(|listener| listener.local_addr().clone()),
+        };
+        if let Some(listener) = peer {
+            let answers = Arc::new(FromPeers(member.clone()));
+            let shard = member.shard.clone();
+            let peers = PeerListener::new(identity.clone(), shard, answers, stopped.clone());
+            tasks.spawn(async move {
+                peers.accept(listener).await;
+                Ok(())
+            });
+        }
+        let seeds = watch::Sender::new(config.seeds.clone());
+        let registered = watch::Sender::new(false);
+        let service = Arc::new(ApiService::new(
+            member.clone(),
+            addresses.nbd.iter().map(uri).collect(),
+            registered.subscribe(),
+            seeds.clone(),
+            config.store.clone(),
+        ));
+        for listener in api {
+            let (service, until) = (service.clone(), until_stopped(stopped.clone()));
+            tasks.spawn(async move {
+                if let Err(error) = holdfast_api::server::serve(listener, service, until).await {
+                    tracing::error!(%error, "the management API stopped");
+                }
+                Ok(())
+            });
+        }
+        let io_timeout = match config.timing.io_timeout_ms {
+            0 => None,
+            ms => Some(Duration::from_millis(ms)),
+        };
+        let acceptor =
+            Acceptor::new(member.shard.clone(), member.exports.clone(), io_timeout, stopped);
+        Ok(Self {
+            data,
+            member,
+            identity,
+            nbd,
+            addresses,
+            seeds,
+            acceptor,
+            registered,
+            stopping,
+            tasks,
+            reconciling: JoinSet::new(),
+        })
     }
-    let grant = Command::GrantEpoch { volume: id, node, expected: volume.epoch };
-    let Outcome::Volume(granted) = catalogue.apply(&grant)? else {
-        unreachable!("a grant answers with the volume");
-    };
-    let attach = AttachVolume {
-        volume: id,
-        disk,
-        replica: member.replica,
-        history: granted.history,
-        epoch: granted.epoch,
-        generation: granted.set.generation,
-        size_blocks: granted.size_bytes / BLOCK_BYTES as u64,
-        logical_block_bytes: granted.logical_block_bytes,
-        read_only: false,
-    };
-    shard
-        .attach(attach)
-        .await
-        .map_err(|error| NodeError::Attach { name, reason: error.to_string() })?;
-    tracing::info!(volume = %granted.id, name = %granted.name, epoch = %granted.epoch, "volume attached");
-    Ok(granted)
+
+    /// Becomes part of a cluster and begins to do what it wants of this node.
+    async fn come_up(&mut self, config: &Config) -> Result<Ready, NodeError> {
+        self.join().await?;
+        let reconciler = Reconciler::new(self.member.clone(), self.registered.clone());
+        self.reconciling.spawn(reconciler.run());
+        for listener in self.nbd.drain(..) {
+            let acceptor = self.acceptor.clone();
+            self.tasks.spawn(async move {
+                acceptor.accept(listener).await;
+                Ok(())
+            });
+        }
+        let volume = {
+            let (member, registered) = (self.member.clone(), self.registered.subscribe());
+            let ready = quick_start::come_up(&member, registered, config.volume.as_ref());
+            tokio::select! {
+                ready = ready => ready?,
+                failed = first_failure(&mut self.reconciling) => return Err(failed),
+            }
+        };
+        let Ok(shard) = self.member.shard.status().await else {
+            return Err(NodeError::shard_gone());
+        };
+        let me = &self.member.me;
+        tracing::info!(node = %me.id, name = %me.name, "node is up");
+        Ok(Ready {
+            data_dir: config.data_dir.clone(),
+            node: self.data.node(),
+            name: me.name.clone(),
+            nbd: self.addresses.nbd.clone(),
+            api: self.addresses.api.clone(),
+            peer: self.addresses.peer.clone(),
+            backend: shard.disks.first().map(|disk| disk.backend.clone()).unwrap_or_default(),
+            volume,
+        })
+    }
+
+    /// Forms a cluster or joins one, by the seeds that it was started with or by those that
+    /// the API named since.
+    async fn join(&mut self) -> Result<(), NodeError> {
+        let mut seeds = self.seeds.subscribe();
+        loop {
+            let now = seeds.borrow_and_update().clone();
+            if self.identity.cluster().is_none() {
+                tracing::info!(seeds = now.join(","), "looking for a cluster");
+            }
+            tokio::select! {
+                joined = self.member.meta.form_or_join(now) => {
+                    joined?;
+                    break;
+                }
+                // The sender is this node's own.
+                _ = seeds.changed() => {}
+            }
+        }
+        let Some(cluster) = self.member.meta.cluster() else {
+            unreachable!("the node is part of a cluster now")
+        };
+        self.identity.set_cluster(cluster);
+        let told = self.member.shard.set_cluster(cluster).await;
+        told.map_err(|_| NodeError::shard_gone())
+    }
+
+    /// Resolves when the node cannot go on.
+    async fn failed(&mut self) -> NodeError {
+        tokio::select! {
+            failed = first_failure(&mut self.tasks) => failed,
+            failed = first_failure(&mut self.reconciling) => failed,
+        }
+    }
+
+    async fn take_down(mut self) {
+        tracing::info!("stopping");
+        // No receiver left means that every task has ended already.
+        let _ = self.stopping.send(true);
+        // Otherwise what is detached below would be attached anew.
+        self.reconciling.shutdown().await;
+        // Clients get the answers that they have coming while the engines still serve.
+        self.acceptor.close_connections().await;
+        if self.member.shard.shutdown().await.is_err() {
+            tracing::error!("the shard ended by itself; the next start recovers from its log");
+        }
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(TASKS_END_MAX, ended).await.is_err() {
+            tracing::debug!("requests of the API are cut off");
+        }
+        if tokio::time::timeout(META_CLOSE_MAX, self.member.meta.shutdown()).await.is_err() {
+            tracing::warn!("the metadata group's store is not closed in time; nothing is lost");
+        }
+        tracing::info!("stopped");
+    }
 }
 
-fn gone() -> NodeError {
-    let source = io::Error::other("its thread ended");
-    NodeError::System { what: "the shard stopped by itself", source }
+/// The first task that ends with an error; those that end well are nobody's concern.
+async fn first_failure(tasks: &mut JoinSet<Result<(), NodeError>>) -> NodeError {
+    loop {
+        match tasks.join_next().await {
+            Some(Ok(Err(error))) => return error,
+            Some(Ok(Ok(()))) => {}
+            Some(Err(panic)) => {
+                let source = std::io::Error::other(panic);
+                return NodeError::System { what: "a part of the node failed", source };
+            }
+            None => std::future::pending().await,
+        }
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// What other nodes ask.
+struct FromPeers(Member);
 
-    #[test]
-    fn a_device_that_is_not_there_becomes_no_directory() {
-        let path = Path::new("/dev/holdfast-no-such-device");
-        let error = prepare_disk(path).unwrap_err();
-        assert!(error.to_string().contains("no such device"), "{error}");
-        assert!(!path.exists());
+impl Answers for FromPeers {
+    fn meta(&self, request: Vec<u8>) -> BoxFuture<'_, Vec<u8>> {
+        Box::pin(self.0.meta.handle(request))
+    }
+
+    fn ask(&self, question: Ask) -> BoxFuture<'_, Answer> {
+        Box::pin(report::answer(&self.0, question))
+    }
+}
+
+/// What the host calls itself.
+fn host_name() -> Result<String, NodeError> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname");
+    name.map(|name| name.trim().to_owned()).map_err(|source| NodeError::System {
+        what: "cannot read the host's name; name the node with --name",
+        source,
+    })
+}
+
+/// A node's id in words.
+pub(crate) fn name_of(member: &Member, node: NodeId) -> String {
+    match member.catalogue().node(node) {
+        Some(node) => node.name.clone(),
+        None => node.to_string(),
     }
 }

@@ -1,12 +1,13 @@
 //! Accepts NBD connections: haggling runs here, on the control plane, and the
 //! socket then moves to its volume's shard for good.
 
-use crate::{exports::ExportList, handshakes::Handshakes};
+use crate::{deadlines::Deadlines, exports::ExportList, handshakes::Handshakes};
+use holdfast_block::BlockDevice;
 use holdfast_engine::runtime::{Shard, ShardHandle};
 use holdfast_frontend::nbd::{self, Connections, HandshakeEnd, Limits, Negotiated};
-use holdfast_io::net::{Address, Detached, Listener, Stream};
+use holdfast_io::net::{Detached, Listener, Stream};
 use holdfast_types::VolumeId;
-use std::{cell::RefCell, collections::BTreeMap, sync::Arc, time::Duration};
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc, time::Duration};
 use tokio::{
     sync::{Semaphore, watch},
     time::timeout,
@@ -17,6 +18,9 @@ use tokio::{
 const CONNECTIONS_MAX: usize = 256;
 /// Longest wait of a client behind its handshake for one of them to end.
 const CONNECTION_WAIT: Duration = Duration::from_secs(10);
+/// Longest wait of a client for a volume that is attached here and not served yet: a
+/// restart, an owed lease, a recovery.
+const SERVED_WAIT: Duration = Duration::from_secs(10);
 /// Pause after a failed accept (out of descriptors, usually), so that it does not spin.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// Longest wait, at a stop, for clients to take the replies that they have coming.
@@ -29,6 +33,8 @@ pub(crate) struct Acceptor {
     exports: ExportList,
     handshakes: Handshakes,
     slots: Arc<Semaphore>,
+    /// Requests that wait longer are answered with an error.
+    io_timeout: Option<Duration>,
     stopped: watch::Receiver<bool>,
 }
 
@@ -36,10 +42,11 @@ impl Acceptor {
     pub(crate) fn new(
         shard: ShardHandle,
         exports: ExportList,
+        io_timeout: Option<Duration>,
         stopped: watch::Receiver<bool>,
     ) -> Self {
         let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        Self { shard, exports, handshakes: Handshakes::default(), slots, stopped }
+        Self { shard, exports, handshakes: Handshakes::default(), slots, io_timeout, stopped }
     }
 
     pub(crate) async fn accept(self, listener: Listener) {
@@ -86,12 +93,18 @@ impl Acceptor {
                 );
             }
         };
-        let (Some(volume), Ok(socket)) = (self.exports.volume(&negotiated.export), stream.detach())
-        else {
-            return;
+        let Some(volume) = self.exports.volume(&negotiated.export) else { return };
+        let served = tokio::select! {
+            () = until_stopped(self.stopped.clone()) => return,
+            served = self.exports.served(volume, SERVED_WAIT) => served,
         };
+        if !served {
+            return tracing::info!(peer, %volume, "a client is sent away: the volume is not served yet");
+        }
+        let Ok(socket) = stream.detach() else { return };
+        let io_timeout = self.io_timeout;
         let serving = self.shard.spawn(move |shard| async move {
-            serve_here(&shard, volume, socket, negotiated, &peer).await;
+            serve_here(&shard, volume, socket, negotiated, io_timeout, &peer).await;
             drop(slot);
         });
         if serving.await.is_err() {
@@ -126,10 +139,20 @@ async fn serve_here(
     volume: VolumeId,
     socket: Detached,
     negotiated: Negotiated,
+    io_timeout: Option<Duration>,
     peer: &str,
 ) {
     let Some(device) = shard.volume(volume) else {
         return tracing::debug!(peer, %volume, "volume was detached during a handshake");
+    };
+    let (told, now) = (&negotiated.geometry, device.geometry());
+    if told.size_bytes > now.size_bytes || told.read_only != now.read_only {
+        // It comes again and is told what is true.
+        return tracing::debug!(peer, %volume, "volume changed during a handshake");
+    }
+    let device: Rc<dyn BlockDevice> = match io_timeout {
+        None => device,
+        Some(within) => Rc::new(Deadlines::new(device, within)),
     };
     let stream = match socket.attach() {
         Ok(stream) => stream,
@@ -145,12 +168,4 @@ async fn serve_here(
 pub(crate) async fn until_stopped(mut stopped: watch::Receiver<bool>) {
     // An error means that the sender is gone, and so is the node.
     let _ = stopped.wait_for(|stopped| *stopped).await;
-}
-
-/// The URI of an NBD listener, without a volume's name.
-pub(crate) fn uri(address: &Address) -> String {
-    match address {
-        Address::Tcp(address) => format!("nbd://{address}"),
-        Address::Unix(path) => format!("nbd+unix://?socket={}", path.display()),
-    }
 }

@@ -1,0 +1,167 @@
+//! Brings this node to where the catalogue wants it: peers, replicas, attachments. One
+//! loop, woken by every change of the catalogue or of the shard, and once in a while.
+
+use crate::{NodeError, attachments::Keeper, member::Member, register::register};
+use holdfast_engine::runtime::ShardStatus;
+use holdfast_meta::{Catalogue, Command, Phase, ProposeError, Volume};
+use holdfast_replica::NewVolume;
+use holdfast_types::{BLOCK_BYTES, NodeId, ReplicaId};
+use std::{collections::BTreeSet, time::Duration};
+use tokio::sync::watch;
+
+/// Whatever could not be done is tried again after this time.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// What the loop remembers.
+pub(crate) struct Reconciler {
+    member: Member,
+    keeper: Keeper,
+    peers: Option<Vec<(NodeId, String)>>,
+    /// Replicas whose loss has been said.
+    lost: BTreeSet<ReplicaId>,
+    registered: watch::Sender<bool>,
+}
+
+impl Reconciler {
+    /// `registered` turns true when the catalogue knows this node and its disks.
+    pub(crate) fn new(member: Member, registered: watch::Sender<bool>) -> Self {
+        let keeper = Keeper::new(member.clone());
+        Self { member, keeper, peers: None, lost: BTreeSet::new(), registered }
+    }
+
+    /// Runs until it is dropped.
+    ///
+    /// # Errors
+    /// The node cannot be part of the cluster (any more).
+    pub(crate) async fn run(mut self) -> Result<(), NodeError> {
+        let mut catalogues = self.member.meta.catalogue();
+        let mut changes = self.member.shard.changes();
+        loop {
+            let catalogue = catalogues.borrow_and_update().clone();
+            changes.mark_unchanged();
+            self.follow_peers(&catalogue).await?;
+            let volumes: Vec<Volume> = catalogue.volumes().cloned().collect();
+            self.keeper.follow(&volumes);
+            if register(&self.member).await? {
+                self.registered.send_if_modified(|registered| !std::mem::replace(registered, true));
+            }
+            self.follow_replicas(&volumes).await?;
+            tokio::select! {
+                changed = catalogues.changed() => if changed.is_err() { return Ok(()) },
+                changed = changes.changed() => if changed.is_err() { return Err(NodeError::shard_gone()) },
+                () = tokio::time::sleep(AGAIN) => {}
+            }
+        }
+    }
+
+    async fn follow_peers(&mut self, catalogue: &Catalogue) -> Result<(), NodeError> {
+        let me = self.member.me.id;
+        let others = catalogue.nodes().filter(|node| node.id != me && !node.peer.is_empty());
+        let peers: Vec<_> = others.map(|node| (node.id, node.peer.clone())).collect();
+        if self.peers.as_ref() != Some(&peers) {
+            let told = self.member.shard.set_peers(peers.clone()).await;
+            told.map_err(|_| NodeError::shard_gone())?;
+            self.peers = Some(peers);
+        }
+        Ok(())
+    }
+
+    async fn follow_replicas(&mut self, volumes: &[Volume]) -> Result<(), NodeError> {
+        let Ok(status) = self.member.shard.status().await else {
+            return Err(NodeError::shard_gone());
+        };
+        let mut open = true;
+        for volume in volumes {
+            for copy in volume.set.all().filter(|copy| copy.node == self.member.me.id) {
+                // Without the group there is nobody to tell; the next round tries again.
+                open = open && self.follow_replica(volume, copy, &status).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the metadata group answered, or was not needed.
+    async fn follow_replica(
+        &mut self,
+        volume: &Volume,
+        copy: &holdfast_meta::Member,
+        status: &ShardStatus,
+    ) -> bool {
+        let Some(disk) = status.disks.iter().find(|disk| disk.disk == copy.disk) else {
+            self.say_lost(volume, copy);
+            return true;
+        };
+        let held = disk.replicas.iter().find(|replica| replica.volume == volume.id);
+        let here = held.is_some_and(|held| held.replica == copy.replica);
+        let (volume_id, replica) = (volume.id, copy.replica);
+        match volume.phase {
+            Phase::Active if copy.ready && here => true,
+            Phase::Active if copy.ready => {
+                self.say_lost(volume, copy);
+                true
+            }
+            Phase::Active if disk.failure.is_some() => true,
+            Phase::Active => {
+                // The replica is durable before the catalogue hears of it (I8).
+                if !here && let Err(error) = self.create(volume, copy).await {
+                    tracing::warn!(volume = %volume.id, name = %volume.name, error, "cannot create a replica");
+                    return true;
+                }
+                self.tell(Command::ReplicaReady { volume: volume_id, replica }).await
+            }
+            Phase::Deleting => {
+                if here && let Err(error) = self.delete(volume, copy).await {
+                    tracing::warn!(volume = %volume.id, name = %volume.name, error, "cannot delete a replica yet");
+                    return true;
+                }
+                self.tell(Command::ReplicaGone { volume: volume_id, replica }).await
+            }
+        }
+    }
+
+    async fn create(&self, volume: &Volume, copy: &holdfast_meta::Member) -> Result<(), String> {
+        let new = NewVolume {
+            volume: volume.id,
+            replica: copy.replica,
+            history: volume.history,
+            blocks: volume.size_bytes / BLOCK_BYTES as u64,
+        };
+        let created = self.member.shard.create_replica(copy.disk, new).await;
+        created.map_err(|error| error.to_string())?;
+        tracing::info!(volume = %volume.id, name = %volume.name, replica = %copy.replica, disk = %copy.disk, "replica created");
+        Ok(())
+    }
+
+    async fn delete(&self, volume: &Volume, copy: &holdfast_meta::Member) -> Result<(), String> {
+        let deleted = self.member.shard.delete_replica(copy.disk, volume.id).await;
+        deleted.map_err(|error| error.to_string())?;
+        tracing::info!(volume = %volume.id, name = %volume.name, replica = %copy.replica, disk = %copy.disk, "replica deleted");
+        Ok(())
+    }
+
+    /// Whether the metadata group answered.
+    async fn tell(&self, command: Command) -> bool {
+        match self.member.propose(command).await {
+            Ok(_) => true,
+            Err(ProposeError::Rejected(reason)) => {
+                tracing::debug!(%reason, "told what is known already");
+                true
+            }
+            Err(error) => {
+                tracing::debug!(%error, "cannot tell of a replica yet");
+                false
+            }
+        }
+    }
+
+    /// A replica that was there and is not is never made again under its id: it would
+    /// answer for data that it does not have.
+    fn say_lost(&mut self, volume: &Volume, copy: &holdfast_meta::Member) {
+        if copy.ready && volume.phase == Phase::Active && self.lost.insert(copy.replica) {
+            tracing::error!(
+                volume = %volume.id, name = %volume.name, replica = %copy.replica, disk = %copy.disk,
+                "the replica is not on its disk any more; give back the disk that it was written on"
+            );
+        }
+    }
+}

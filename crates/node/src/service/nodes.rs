@@ -1,0 +1,129 @@
+//! Changes of nodes and disks.
+
+use super::failure;
+use crate::{
+    DiskConfig, NodeError, StoreConfig, disks,
+    member::{Member, PROPOSE_MAX},
+};
+use holdfast_api::types::{AddDisk, ErrorBody, ErrorCode, JoinCluster};
+use holdfast_engine::runtime::DiskChangeError;
+use holdfast_meta::Command;
+use holdfast_types::DiskId;
+use std::time::Duration;
+use tokio::{sync::watch, time::timeout};
+
+/// Longest wait for a node to have joined.
+const JOIN_MAX: Duration = Duration::from_secs(30);
+/// Longest wait for an added disk to be in the catalogue.
+const REGISTER_MAX: Duration = Duration::from_secs(10);
+
+/// Joins the cluster that `join.seed` is part of.
+pub(super) async fn join(
+    member: &Member,
+    seeds: &watch::Sender<Vec<String>>,
+    mut registered: watch::Receiver<bool>,
+    join: JoinCluster,
+) -> Result<(), ErrorBody> {
+    if let Some(cluster) = member.meta.cluster() {
+        return Err(ErrorBody::new(
+            ErrorCode::Conflict,
+            format!("this node is part of cluster {cluster} already"),
+            "to move it, remove it there, empty its data directory and disks, and start it with \
+             --seeds of the other cluster",
+        ));
+    }
+    let seed = join.seed;
+    if seed
+        .rsplit_once(':')
+        .is_none_or(|(host, port)| host.is_empty() || port.parse::<u16>().is_err())
+    {
+        let message = format!("{seed:?} is no address of a node");
+        return Err(ErrorBody::new(ErrorCode::Invalid, message, "give HOST:PORT"));
+    }
+    seeds.send_replace(vec![seed.clone()]);
+    match timeout(JOIN_MAX, registered.wait_for(|registered| *registered)).await {
+        Ok(_) => Ok(()),
+        Err(_) => Err(ErrorBody::new(
+            ErrorCode::Timeout,
+            format!("the node has not joined the cluster of {seed} yet; it goes on trying"),
+            "see whether a node of a cluster listens there for other nodes (holdfast node list)",
+        )),
+    }
+}
+
+/// Removes a node, by name or id.
+pub(super) async fn remove(member: &Member, node: &str, force: bool) -> Result<(), ErrorBody> {
+    let barrier = member.meta.read_barrier(PROPOSE_MAX).await;
+    barrier.map_err(|error| failure::refused(member, error))?;
+    let id = failure::node(member, Some(node))?;
+    let removed = member.meta.remove_node(id, force, PROPOSE_MAX).await;
+    removed.map_err(|error| failure::refused(member, error))
+}
+
+/// Takes a disk of this node into use.
+pub(super) async fn add_disk(
+    member: &Member,
+    store: StoreConfig,
+    add: AddDisk,
+) -> Result<DiskId, ErrorBody> {
+    let config = DiskConfig { path: add.path.into(), capacity_bytes: add.capacity_bytes };
+    let failed = |error: NodeError| {
+        ErrorBody::new(ErrorCode::Conflict, error.to_string(), "give another path, or an empty one")
+    };
+    let prepared = disks::prepare(config).map_err(failed)?;
+    let inventory = member.disks.clone();
+    let build = move |pool: &holdfast_io::BufPool| disks::open(prepared, &store, pool, &inventory);
+    let disk = match member.shard.add_disk(build).await {
+        Ok(disk) => disk,
+        Err(DiskChangeError::Build(error)) => return Err(failed(error)),
+        Err(error) => return Err(ErrorBody::new(ErrorCode::Conflict, error.to_string(), "")),
+    };
+    tracing::info!(%disk, "disk added");
+    // The reconciler finds it within a second.
+    let mut catalogues = member.meta.catalogue();
+    let known = catalogues.wait_for(|catalogue| catalogue.disk(disk).is_some());
+    let _ = timeout(REGISTER_MAX, known).await;
+    Ok(disk)
+}
+
+/// Takes an empty disk out of use.
+pub(super) async fn remove_disk(member: &Member, text: &str) -> Result<(), ErrorBody> {
+    let catalogue = member.catalogue();
+    let disk = text.parse().ok().and_then(|id| catalogue.disk(id));
+    let Some(disk) = disk else {
+        let message = format!("there is no disk {text}");
+        return Err(ErrorBody::new(ErrorCode::NotFound, message, "see `holdfast disk list`"));
+    };
+    let mut volumes = catalogue.volumes();
+    if let Some(volume) = volumes.find(|v| v.set.members.iter().any(|m| m.disk == disk.id)) {
+        return Err(ErrorBody::new(
+            ErrorCode::Conflict,
+            format!("the disk holds a replica of volume {}", volume.name),
+            "delete that volume first, or leave the disk where it is",
+        ));
+    }
+    // Otherwise its node would say at once that it has it.
+    let here = disk.node == member.me.id;
+    let on_shard = member
+        .shard
+        .status()
+        .await
+        .is_ok_and(|status| status.disks.iter().any(|held| held.disk == disk.id));
+    if !here
+        && member.report(disk.node).await.is_ok_and(|r| r.disks.iter().any(|d| d.disk == disk.id))
+    {
+        return Err(ErrorBody::new(
+            ErrorCode::Conflict,
+            format!("disk {text} is in use on another node"),
+            "ask that node (--api), or stop it first",
+        ));
+    }
+    if here && on_shard {
+        let removed = member.shard.remove_disk(disk.id).await;
+        removed.map_err(|error| ErrorBody::new(ErrorCode::Conflict, error.to_string(), ""))?;
+        member.disks.remove(disk.id);
+    }
+    let removed = member.propose(Command::RemoveDisk { disk: disk.id }).await;
+    removed.map_err(|error| failure::refused(member, error))?;
+    Ok(())
+}
