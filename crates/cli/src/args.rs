@@ -1,47 +1,99 @@
 //! The command line. Help texts are written for someone who has never seen the
 //! program; every default is shown by `--help`.
+//!
+//! A setting of a node has one name: the flag `--wal-segments` is the environment
+//! variable `HOLDFAST_WAL_SEGMENTS` and the key `wal_segments` of a configuration
+//! file. `docs/configuration.md` is printed from the declarations below.
 
-use bytesize::ByteSize;
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use holdfast_io::BackendChoice;
-use holdfast_meta::VolumeName;
-use holdfast_node::{Config, DiskConfig, VolumeConfig};
-use std::{net::SocketAddr, path::PathBuf};
+mod client;
+mod node;
+mod quick_start;
+mod store;
+mod values;
 
-const MIB: u64 = 1 << 20;
+pub(crate) use client::{ApiArgs, DiskCommand, ReplicaCommand, VolumeCommand};
+pub(crate) use node::{NodeArgs, NodeCommand, NodeSettings};
+pub(crate) use quick_start::QuickStartArgs;
+pub(crate) use store::{DISKS, FaultArg, StoreArgs, TIMING, TimingArgs};
+pub(crate) use values::{Listen, Output};
 
-/// A crash-safe block volume, served over NBD.
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+use std::path::PathBuf;
+
+/// What the exit codes mean; stands below `--help`.
+const EXIT_CODES: &str = "\
+Exit codes: 0 done; 1 failed, standard error says why and what to do; 2 the command line cannot be \
+understood; 3 `replica verify` found differences; 4 it could not compare all replicas.
+
+The log goes to standard error; HOLDFAST_LOG filters it, such as HOLDFAST_LOG=debug.";
+
+/// Replicated, crash-safe block volumes, served over NBD.
 ///
-/// Without a subcommand: opens (or makes) the data directory and a volume in it,
-/// serves it until Ctrl-C or SIGTERM, and serves the same bytes when started again.
+/// Without a subcommand: the quick start. It runs three nodes on this machine, makes a
+/// volume with a replica on each, serves it until Ctrl-C or SIGTERM, and serves the same
+/// bytes when started again.
 #[derive(Debug, Parser)]
-#[command(name = "holdfast", version, propagate_version = true)]
+#[command(name = "holdfast", version, after_help = EXIT_CODES)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct Cli {
     #[command(flatten)]
-    pub(crate) serve: ServeArgs,
+    pub(crate) quick_start: QuickStartArgs,
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
 }
 
+/// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Show the state of the node that runs on a data directory.
+    /// Run one node of a cluster, or look after the nodes of one.
+    ///
+    /// Without a subcommand this runs a node until SIGTERM or Ctrl-C. Nodes that name the
+    /// same seeds form a cluster by themselves, started in any order; a majority of the
+    /// seeds has to be there. A node that is restarted takes up what it did.
+    ///
+    /// Each setting is taken from its flag, else from the environment, else from the file
+    /// that --config names, else from its default.
+    Node(Box<NodeArgs>),
+    /// Create, change, attach and delete volumes.
+    #[command(subcommand)]
+    Volume(VolumeCommand),
+    /// Show, add and remove the disks that hold replicas.
+    #[command(subcommand)]
+    Disk(DiskCommand),
+    /// Check replicas: those of a running cluster, or of a stopped node.
+    #[command(subcommand)]
+    Replica(ReplicaCommand),
+    /// Show the state of the cluster: nodes, disks, volumes.
     Status {
         #[command(flatten)]
-        dir: DirArg,
-        /// How to print it.
-        #[arg(short, long, value_enum, default_value_t = Output::Table)]
-        output: Output,
+        output: OutputArg,
+        #[command(flatten)]
+        api: ApiArgs,
     },
     /// Look into the write-ahead log of a stopped node.
     #[command(subcommand)]
     Wal(WalCommand),
-    /// Look into the replicas of a stopped node.
-    #[command(subcommand)]
-    Replica(ReplicaCommand),
+    /// Print the version of this program, and of the node that answers, if one does.
+    Version {
+        #[command(flatten)]
+        output: OutputArg,
+        #[command(flatten)]
+        api: ApiArgs,
+    },
+    /// Print a completion script, to be sourced by a shell.
+    ///
+    /// For bash: holdfast completions bash > ~/.local/share/bash-completion/completions/holdfast
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Print docs/configuration.md.
+    #[command(hide = true)]
+    ConfigurationPage,
 }
 
+/// `holdfast wal …`
 #[derive(Debug, Subcommand)]
 pub(crate) enum WalCommand {
     /// Print every frame and record, and where and why the log ends.
@@ -54,36 +106,23 @@ pub(crate) enum WalCommand {
     },
 }
 
-#[derive(Debug, Subcommand)]
-pub(crate) enum ReplicaCommand {
-    /// Check superblocks, map pages and slot states, and say what they hold.
-    Inspect {
-        #[command(flatten)]
-        disk: OfflineDisk,
-        /// Read all data too, and compare it with its checksums.
-        #[arg(long)]
-        deep: bool,
-        /// How to print it.
-        #[arg(short, long, value_enum, default_value_t = Output::Table)]
-        output: Output,
-    },
+/// How to print an answer.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct OutputArg {
+    /// How to print it.
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Output {
-    /// For people.
-    Table,
-    /// For scripts.
-    Json,
-}
-
-#[derive(Debug, Args)]
+/// The data directory.
+#[derive(Clone, Debug, Args)]
 pub(crate) struct DirArg {
-    /// Where the node keeps its data.
+    /// Where the node keeps its data; the quick start keeps its nodes' in DIR/node1, DIR/node2 …
     #[arg(long, value_name = "DIR", default_value = "./holdfast-data", env = "HOLDFAST_DATA_DIR")]
     pub(crate) data_dir: PathBuf,
 }
 
+/// A stopped node's disk.
 #[derive(Debug, Args)]
 pub(crate) struct OfflineDisk {
     #[command(flatten)]
@@ -94,130 +133,9 @@ pub(crate) struct OfflineDisk {
 }
 
 impl OfflineDisk {
+    /// The directory or device.
     pub(crate) fn disk_path(&self) -> PathBuf {
         self.disk.clone().unwrap_or_else(|| self.dir.data_dir.join("disk"))
-    }
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ServeArgs {
-    #[command(flatten)]
-    dir: DirArg,
-
-    /// Serve NBD on this TCP address; port 0 takes any free port, `none` turns TCP off.
-    /// There is no authentication: whoever can connect can read and write.
-    #[arg(long, value_name = "ADDR", default_value = Config::nbd_default(), env = "HOLDFAST_NBD")]
-    nbd: NbdAddress,
-
-    /// Serve NBD on this unix socket [default: DIR/nbd.sock]
-    #[arg(long, value_name = "PATH", env = "HOLDFAST_NBD_SOCKET")]
-    nbd_socket: Option<PathBuf>,
-
-    /// The volume to serve; created if there is none of that name.
-    #[arg(long, value_name = "NAME", default_value = "demo", env = "HOLDFAST_VOLUME")]
-    volume: VolumeName,
-
-    /// Size of the volume when it is created, such as 10GiB [default: 1GiB]
-    #[arg(long, env = "HOLDFAST_SIZE")]
-    size: Option<ByteSize>,
-
-    /// Logical block size of the volume when it is created: 512 or 4096 [default: 512]
-    #[arg(long, value_name = "BYTES", value_parser = block_size, env = "HOLDFAST_BLOCK_SIZE")]
-    block_size: Option<u32>,
-
-    /// A directory or raw block device for the data [default: DIR/disk].
-    /// A device is overwritten when it is empty, and refused when it is not.
-    #[arg(long, value_name = "PATH", env = "HOLDFAST_DISK")]
-    disk: Option<PathBuf>,
-
-    /// What carries disk I/O out.
-    #[arg(long, value_enum, default_value_t = Backend::Auto, env = "HOLDFAST_BACKEND")]
-    backend: Backend,
-
-    /// MiB of a write-ahead log segment, when the disk is formatted.
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1024), env = "HOLDFAST_WAL_SEGMENT_MIB")]
-    wal_segment_mib: u32,
-
-    /// Segments of the write-ahead log, when the disk is formatted.
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(4..=1024), env = "HOLDFAST_WAL_SEGMENTS")]
-    wal_segments: u32,
-
-    /// MiB that may be logged and not yet applied; bounds memory and the time of a
-    /// restart. At most a quarter of the write-ahead log counts.
-    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65536), env = "HOLDFAST_UNAPPLIED_MIB")]
-    unapplied_mib: u32,
-
-    /// Most that data may take on the disk, such as 100GiB, when it is formatted [default: all]
-    #[arg(long, value_name = "SIZE", env = "HOLDFAST_CAPACITY")]
-    capacity: Option<ByteSize>,
-
-    /// Faults to inject below the store, for tests.
-    #[arg(long, hide = true, env = holdfast_io::fault::FAULTS_ENV)]
-    fault: Option<String>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Backend {
-    /// io_uring if the system allows it, else threads.
-    Auto,
-    /// io_uring with registered buffers, or fail.
-    Uring,
-    /// io_uring without registered buffers, or fail.
-    UringUnregistered,
-    /// A pool of threads.
-    Threads,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct NbdAddress(Option<SocketAddr>);
-
-impl std::str::FromStr for NbdAddress {
-    type Err = String;
-
-    fn from_str(s: &str) -> Result<Self, String> {
-        match s {
-            "none" => Ok(Self(None)),
-            _ => s.parse().map(|address| Self(Some(address))).map_err(|_| {
-                format!("{s:?} is no address; write IP:PORT, such as 127.0.0.1:10809, or none")
-            }),
-        }
-    }
-}
-
-fn block_size(s: &str) -> Result<u32, String> {
-    match s {
-        "512" => Ok(512),
-        "4096" => Ok(4096),
-        _ => Err("a logical block has 512 or 4096 bytes".to_owned()),
-    }
-}
-
-impl ServeArgs {
-    pub(crate) fn into_config(self) -> Config {
-        Config {
-            data_dir: self.dir.data_dir,
-            nbd: self.nbd.0,
-            nbd_socket: self.nbd_socket,
-            disk: DiskConfig {
-                path: self.disk,
-                backend: match self.backend {
-                    Backend::Auto => BackendChoice::Auto,
-                    Backend::Uring => BackendChoice::Uring,
-                    Backend::UringUnregistered => BackendChoice::UringUnregistered,
-                    Backend::Threads => BackendChoice::Threads,
-                },
-                segment_bytes: self.wal_segment_mib * MIB as u32,
-                segments: self.wal_segments,
-                capacity_bytes: self.capacity.map(|size| size.as_u64()),
-                unapplied_bytes_max: u64::from(self.unapplied_mib) * MIB,
-                fault: self.fault,
-            },
-            volume: VolumeConfig {
-                name: self.volume,
-                size_bytes: self.size.map(|size| size.as_u64()),
-                logical_block_bytes: self.block_size,
-            },
-        }
     }
 }
 
@@ -226,9 +144,8 @@ mod tests {
     use super::*;
     use clap::CommandFactory;
 
-    fn config(args: &[&str]) -> Config {
-        let all = ["holdfast"].iter().chain(args);
-        Cli::try_parse_from(all).unwrap().serve.into_config()
+    pub(crate) fn parse(args: &[&str]) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(["holdfast"].iter().chain(args))
     }
 
     #[test]
@@ -237,22 +154,27 @@ mod tests {
     }
 
     #[test]
-    fn defaults_are_those_of_the_quick_start() {
-        let config = config(&[]);
-        assert_eq!(config.nbd, Some("127.0.0.1:10809".parse().unwrap()));
-        assert_eq!(config.volume.name.as_str(), "demo");
-        assert_eq!(config.disk.unapplied_bytes_max, 256 << 20);
-    }
-
-    #[test]
-    fn sizes_are_binary_and_addresses_can_be_off() {
-        let config = config(&["--size", "10GiB", "--nbd", "none", "--block-size", "4096"]);
-        assert_eq!(config.volume.size_bytes, Some(10 << 30));
-        assert_eq!(config.nbd, None);
-        assert_eq!(config.volume.logical_block_bytes, Some(4096));
-        for bad in [&["--nbd", "localhost"][..], &["--block-size", "1024"], &["--volume", "A"]] {
-            let all = ["holdfast"].iter().chain(bad);
-            assert!(Cli::try_parse_from(all).is_err(), "{bad:?}");
+    fn wrong_input_is_refused() {
+        for bad in [
+            &["--nbd", "localhost"][..],
+            &["--block-size", "1024"],
+            &["--volume", "A"],
+            &["--nodes", "0"],
+            &["--nodes", "10"],
+            &["--address", "here"],
+            &["volume", "create", "Demo", "--size", "1GiB"],
+            &["volume", "create", "demo"],
+            &["volume", "create", "demo", "--size", "much"],
+            &["volume", "create", "demo", "--size", "1GiB", "--replicas", "0"],
+            &["volume", "resize", "demo"],
+            &["node", "--lease-ms", "0"],
+            &["node", "remove"],
+            &["status", "-o", "yaml"],
+            &["status", "--api", "ftp://x"],
+            &["completions", "csh"],
+            &["--data-dir", "x", "status"],
+        ] {
+            assert!(parse(bad).is_err(), "{bad:?}");
         }
     }
 }

@@ -1,27 +1,58 @@
 //! The `holdfast` command.
 //!
-//! Without a subcommand it runs a node; `status` asks a running one; `wal dump` and
-//! `replica inspect` read a stopped one's files. Errors are one line on stderr that
-//! says what to do, and exit code 1 (2 for a command line that cannot be understood).
+//! Without a subcommand it runs a cluster of nodes as processes of its own; `node` runs
+//! one; most other commands ask a running node over the management API; `wal dump` and
+//! `replica inspect` read a stopped one's files. Errors are one line on standard error that
+//! says what to do.
 
 mod args;
+mod ask;
+mod config_file;
+mod endpoint;
+mod failure;
+mod foreground;
+mod greeting;
 mod inspect;
+mod layout;
 mod offline;
+mod page;
 mod print;
-mod quickstart;
-mod status;
+mod quick_start;
+mod size;
+mod stop;
+mod supervisor;
+mod table;
 mod wal;
 
 use args::{Cli, Command, ReplicaCommand, WalCommand};
-use clap::Parser;
+use clap::{ArgMatches, CommandFactory};
+use config_file::NotParsed;
+use failure::Failure;
 use std::{io::IsTerminal, process::ExitCode};
 use tracing_subscriber::EnvFilter;
 
-/// Worker threads of the control plane: handshakes, API, signals. Data has shards of its own.
+/// Worker threads of the control plane: handshakes, API, metadata group. Data has shards
+/// of its own.
 const CONTROL_THREADS: usize = 1;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let (cli, matches) = match config_file::parse(std::env::args_os()) {
+        Ok(parsed) => parsed,
+        Err(NotParsed::Usage(error)) => error.exit(),
+        Err(NotParsed::File(message)) => return Failure::usage(message).report(),
+    };
+    match start(cli, &matches) {
+        Ok(code) => code,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn start(cli: Cli, matches: &ArgMatches) -> Result<ExitCode, Failure> {
+    if let Some(Command::Node(node)) = &cli.command
+        && let Some(parent) = node.settings.parent
+    {
+        supervisor::die_with(parent)?;
+    }
     let log = EnvFilter::try_from_env("HOLDFAST_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(log)
@@ -32,28 +63,44 @@ fn main() -> ExitCode {
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")
         .enable_all()
-        .build();
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(&format!("cannot start the runtime: {error}")),
-    };
-    let outcome = match cli.command {
-        None => runtime.block_on(quickstart::run(cli.serve.into_config())),
-        Some(Command::Status { dir, output }) => {
-            runtime.block_on(status::run(&dir.data_dir, output))
-        }
-        Some(Command::Wal(WalCommand::Dump { disk, output })) => wal::dump(&disk, output),
-        Some(Command::Replica(ReplicaCommand::Inspect { disk, deep, output })) => {
-            inspect::run(&disk, deep, output)
-        }
-    };
-    match outcome {
-        Ok(code) => code,
-        Err(message) => fail(&message),
-    }
+        .build()
+        .map_err(|error| format!("cannot start the runtime: {error}"))?;
+    // On this thread, the main one: what it starts ends with it.
+    runtime.block_on(run(cli, matches))
 }
 
-fn fail(message: &str) -> ExitCode {
-    eprintln!("holdfast: {message}");
-    ExitCode::FAILURE
+async fn run(cli: Cli, matches: &ArgMatches) -> Result<ExitCode, Failure> {
+    let Some(command) = cli.command else {
+        return match cli.quick_start.nodes {
+            1 => foreground::single(cli.quick_start).await,
+            _ => quick_start::run(&cli.quick_start, matches).await,
+        };
+    };
+    match command {
+        Command::Node(node) => match node.command {
+            None => foreground::node(node.settings).await,
+            Some(command) => ask::node(&command).await,
+        },
+        Command::Volume(command) => ask::volume(&command).await,
+        Command::Disk(command) => ask::disk(&command).await,
+        Command::Replica(ReplicaCommand::Verify { name, api, output }) => {
+            ask::verify(&name, &api, output.output).await
+        }
+        Command::Replica(ReplicaCommand::Inspect { disk, deep, output }) => {
+            Ok(inspect::run(&disk, deep, output)?)
+        }
+        Command::Status { api, output } => ask::status(&api, output.output).await,
+        Command::Version { api, output } => ask::version(&api, output.output).await,
+        Command::Wal(WalCommand::Dump { disk, output }) => Ok(wal::dump(&disk, output)?),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "holdfast", &mut script);
+            print::print(|out| out.write_all(&script))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::ConfigurationPage => {
+            print::print(|out| out.write_all(page::configuration().as_bytes()))?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
 }
