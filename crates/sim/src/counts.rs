@@ -92,6 +92,72 @@ counts! {
     reads,
     /// Blocks read and compared.
     blocks_verified,
+    /// Power cuts of all nodes at once.
+    cuts_of_all,
+    /// Processes paused.
+    pauses,
+    /// Nodes cut off from all others.
+    partitions,
+    /// Directions cut.
+    one_way,
+    /// Directions made slow.
+    slow_links,
+    /// Directions of connections held back.
+    holds,
+    /// Connections lost.
+    resets,
+    /// Peers taken for gone because they were silent.
+    peers_silent,
+    /// Times the metadata group lost its quorum.
+    metadata_away,
+    /// Questions that the metadata group has carried out.
+    questions,
+    /// Attachments to another node, or to the same one again.
+    attaches,
+    /// Those of them while the old engine lived on, out of reach or not.
+    hand_overs,
+    /// Engines that came to serve.
+    served,
+    /// Engines that stopped because they were fenced off.
+    engines_fenced,
+    /// Reads answered by an engine while another one of the volume was there.
+    reads_in_hand_over,
+    /// Reads sent to another node.
+    remote_reads,
+    /// Volumes that grants listed as fenced.
+    fences_listed,
+    /// Changes of replica sets that engines asked for.
+    set_proposals,
+    /// Sets from which a member was taken.
+    set_shrunk,
+    /// Sets that became whole again.
+    set_grown,
+    /// Members streamed to from the engine's own window after they were away.
+    catch_ups_window,
+    /// Catch-ups asked of members.
+    catch_ups,
+    /// Connections to sources.
+    pulls,
+    /// Answers of sources that held records.
+    pulls_by_records,
+    /// Records fetched.
+    records_fetched,
+    /// Answers of sources that held slots.
+    pulls_by_slots,
+    /// Slots fetched.
+    slots_fetched,
+    /// Writes acknowledged.
+    writes_acked,
+    /// Writes whose outcome their clients never learnt.
+    unknown_outcomes,
+    /// Clients that gave a node up.
+    clients_left,
+    /// Requests answered with an error.
+    errors,
+    /// Disks compared with what they were counted for.
+    disks_compared,
+    /// Replicas compared with all that was committed.
+    digests,
     /// Client operations (writes, discards, reads) whose result was verified.
     operations,
 }

@@ -8,10 +8,10 @@ use holdfast_sim::{
 use std::{cell::Cell, process::ExitCode, time::Instant};
 
 const USAGE: &str = "\
-usage: holdfast-sim [--seeds N] [--start S] [--scenario log|replica|every-cut] [--threads T]
-       holdfast-sim --replay SEED [--trace] [--scenario log|replica|every-cut]
+usage: holdfast-sim [log|replica|every-cut|cluster]... [--seeds N] [--from S] [--threads T]
+       holdfast-sim [log|replica|every-cut|cluster]... --replay SEED [--trace]
 
-Without --scenario, all are run. Exit code 1, and the seed, when an invariant does not hold.";
+Without a scenario, all are run. Exit code 1, and the seed, when an invariant does not hold.";
 
 /// Seeds of each scenario when none are asked for.
 const SEEDS: u64 = 100;
@@ -39,11 +39,12 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
         let number = |text: String| text.parse().map_err(|_| format!("{text:?} is no number"));
         match name.as_str() {
             "--seeds" => options.seeds = number(value()?)?,
-            "--start" => options.start = number(value()?)?,
+            "--from" | "--start" => options.start = number(value()?)?,
             "--threads" => options.threads = number(value()?)?.clamp(1, 64) as usize,
             "--replay" => options.replay = Some(number(value()?)?),
             "--trace" => options.trace = true,
             "--scenario" => options.scenarios.push(value()?.parse()?),
+            other if !other.starts_with('-') => options.scenarios.push(other.parse()?),
             other => return Err(format!("unknown argument {other:?}\n{USAGE}")),
         }
     }
@@ -64,7 +65,7 @@ fn name_the_seed_on_panic() {
         default(panic);
         let (seed, scenario) = RUNNING.get();
         eprintln!("FAILED: scenario {scenario}, seed {seed}: panic");
-        eprintln!("replay: holdfast-sim --scenario {scenario} --replay {seed} --trace");
+        eprintln!("replay: holdfast-sim {scenario} --replay {seed} --trace");
         std::process::exit(1);
     }));
 }
@@ -74,6 +75,7 @@ fn name_of(scenario: Scenario) -> &'static str {
         Scenario::Log => "log",
         Scenario::Replica => "replica",
         Scenario::EveryCut => "every-cut",
+        Scenario::Cluster => "cluster",
     }
 }
 
@@ -121,10 +123,7 @@ fn run(options: &Options) -> ExitCode {
         total.add(&counts);
         if let Some(failure) = failure {
             println!("FAILED: scenario {scenario}, seed {}: {}", failure.seed, failure.violation);
-            println!(
-                "replay: holdfast-sim --scenario {scenario} --replay {} --trace",
-                failure.seed
-            );
+            println!("replay: holdfast-sim {scenario} --replay {} --trace", failure.seed);
             return ExitCode::FAILURE;
         }
     }

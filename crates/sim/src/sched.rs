@@ -35,8 +35,20 @@ impl<E> Schedule<E> {
         self.at(self.now_ns + in_ns, event);
     }
 
+    /// When the next event happens.
+    #[must_use]
+    pub fn due_ns(&self) -> Option<u64> {
+        self.events.first_key_value().map(|((at_ns, _), _)| *at_ns)
+    }
+
+    /// Time goes on to `now_ns`, for what is kept elsewhere; nothing here is due before.
+    pub fn advance_to(&mut self, now_ns: u64) {
+        debug_assert!(self.due_ns().is_none_or(|due_ns| due_ns >= now_ns));
+        self.now_ns = self.now_ns.max(now_ns);
+    }
+
     /// The next event; time goes on to its moment.
-    pub fn next(&mut self) -> Option<E> {
+    pub fn take_next(&mut self) -> Option<E> {
         let ((at_ns, _), event) = self.events.pop_first()?;
         self.now_ns = at_ns;
         Some(event)
@@ -53,13 +65,13 @@ mod tests {
         schedule.at(7, "c");
         schedule.at(5, "a");
         schedule.at(5, "b");
-        assert_eq!(schedule.next(), Some("a"));
+        assert_eq!(schedule.take_next(), Some("a"));
         schedule.after(0, "at once");
         schedule.at(1, "late");
-        assert_eq!(schedule.next(), Some("b"));
-        assert_eq!((schedule.next(), schedule.now_ns()), (Some("at once"), 5));
-        assert_eq!((schedule.next(), schedule.now_ns()), (Some("late"), 5));
-        assert_eq!((schedule.next(), schedule.now_ns()), (Some("c"), 7));
-        assert_eq!(schedule.next(), None);
+        assert_eq!(schedule.take_next(), Some("b"));
+        assert_eq!((schedule.take_next(), schedule.now_ns()), (Some("at once"), 5));
+        assert_eq!((schedule.take_next(), schedule.now_ns()), (Some("late"), 5));
+        assert_eq!((schedule.take_next(), schedule.now_ns()), (Some("c"), 7));
+        assert_eq!(schedule.take_next(), None);
     }
 }

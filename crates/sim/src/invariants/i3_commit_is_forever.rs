@@ -2,7 +2,8 @@
 //! lost power.
 
 use super::{Invariant::I3CommitIsForever, Violation, ensure};
-use crate::model::VolumeModel;
+use crate::model::{Lineage, Point, VolumeModel};
+use holdfast_types::VolumeId;
 use holdfast_wire::Promise;
 
 /// The log that a fenced replica reports must hold all that was committed, with
@@ -31,4 +32,13 @@ pub fn check_log(volume: &VolumeModel, promise: &Promise) -> Result<(), Violatio
         promise.epochs == kept && (kept.len() == expected.len() || kept.len() >= 128),
         || format!("{}: epoch history {:?}, not {expected:?}", volume.id, promise.epochs),
     )
+}
+
+/// An engine finds its log committed up to `end`: it holds all that was committed before.
+pub fn check_commit(volume: VolumeId, lineage: &Lineage, end: Point) -> Result<(), Violation> {
+    let committed = lineage.committed();
+    let holds = lineage.holds(end, committed) || lineage.holds(committed, end);
+    ensure(I3CommitIsForever, lineage.knows(end) && holds, || {
+        format!("{volume}: a log is committed up to {end:?} without the committed {committed:?}")
+    })
 }

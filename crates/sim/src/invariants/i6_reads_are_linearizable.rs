@@ -8,8 +8,11 @@ use super::{
     Invariant::{I5NothingAcknowledgedIsLost, I6ReadsAreLinearizable, I9NoSilentCorruption},
     Violation,
 };
-use crate::model::{VolumeModel, WriteId};
-use holdfast_types::{BlockNo, Lsn};
+use crate::{
+    history::History,
+    model::{VolumeModel, WriteId},
+};
+use holdfast_types::{BlockNo, Lsn, VolumeId};
 
 /// One block of a read at `at`, answered while the replica may have applied up
 /// to `applied`.
@@ -47,5 +50,13 @@ pub fn check_block(
             "{} block {block} read at LSN {at} (applied ≤ {applied}) holds {found}; expected write {expected:?}",
             volume.id
         ),
+    })
+}
+
+/// What clients saw of a volume, whatever became of its engines, has an order.
+pub fn check_history(volume: VolumeId, history: &History) -> Result<(), Violation> {
+    history.check().map_err(|disorder| Violation {
+        invariant: I6ReadsAreLinearizable,
+        what: format!("{volume} block {}: {}", disorder.block, disorder.what),
     })
 }

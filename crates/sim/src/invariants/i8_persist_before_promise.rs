@@ -35,3 +35,17 @@ pub fn check_ack(volume: &VolumeModel, ack: &Ack) -> Result<(), Violation> {
         format!("{}: LSN {} is acknowledged, {} sent", volume.id, ack.durable_lsn, volume.sent)
     })
 }
+
+/// A replica's promise outlives whatever happens to its process.
+pub fn check_kept(node: usize, answered: Epoch, promised: Epoch) -> Result<(), Violation> {
+    ensure(I8PersistBeforePromise, promised >= answered, || {
+        format!("node {node}: epoch {promised} is promised, {answered} was answered")
+    })
+}
+
+/// And so does what it said of its log.
+pub fn check_log_kept(node: usize, answered: Lsn, last: Lsn) -> Result<(), Violation> {
+    ensure(I8PersistBeforePromise, last >= answered, || {
+        format!("node {node}: its log ends at LSN {last}, {answered} was answered")
+    })
+}

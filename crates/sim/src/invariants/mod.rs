@@ -1,9 +1,11 @@
-//! The design's invariants as checks: one file each, as far as they apply to one
-//! replica. A check takes what the model knows and what the code under test
-//! answered.
+//! The design's invariants as checks: one file each. A check takes what the model
+//! knows and what the code under test answered.
 
 pub mod i10_bounded;
+pub mod i1_one_writer;
+pub mod i2_log_matching;
 pub mod i3_commit_is_forever;
+pub mod i4_acked_means_committed;
 pub mod i5_nothing_acknowledged_is_lost;
 pub mod i6_reads_are_linearizable;
 pub mod i7_applied_is_committed;
@@ -15,8 +17,14 @@ use std::fmt;
 /// An invariant, by its number in the design.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Invariant {
+    /// One engine commits at a time.
+    I1OneWriter,
+    /// Logs that share a record share everything before it.
+    I2LogMatching,
     /// A committed record is in every later log.
     I3CommitIsForever,
+    /// What is acknowledged is durable on a commit quorum.
+    I4AckedMeansCommitted,
     /// Nothing acknowledged is lost by power loss.
     I5NothingAcknowledgedIsLost,
     /// Reads are of the version asked for, never of an uncommitted one.
@@ -34,7 +42,10 @@ pub enum Invariant {
 impl fmt::Display for Invariant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::I1OneWriter => "I1 One writer",
+            Self::I2LogMatching => "I2 Log matching",
             Self::I3CommitIsForever => "I3 Commit is forever",
+            Self::I4AckedMeansCommitted => "I4 Acked means committed",
             Self::I5NothingAcknowledgedIsLost => "I5 Nothing acknowledged is lost",
             Self::I6ReadsAreLinearizable => "I6 Reads are linearizable",
             Self::I7AppliedIsCommitted => "I7 Applied is committed",

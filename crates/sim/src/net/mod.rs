@@ -123,6 +123,24 @@ impl<M> Network<M> {
         }
     }
 
+    /// `end` is gone without a word, with its machine or process: the other end learns
+    /// of it after at most `within_ns`, and what was sent before may be lost with it.
+    pub fn break_from(&mut self, now_ns: u64, end: EndId, within_ns: u64) {
+        let Some(conn) = self.conns.get_mut(&end.conn) else { return };
+        conn.towards(end).close();
+        let at_ns = now_ns + self.rng.within(0..within_ns.max(1));
+        let lost = self.rng.percent(50);
+        let other = conn.towards(end.other());
+        if lost {
+            other.break_off(at_ns);
+        } else {
+            other.put(at_ns, Arrival::Closed);
+        }
+        if conn.is_over() {
+            self.conns.remove(&end.conn);
+        }
+    }
+
     /// Holds back what is sent from `end` until `until_ns`.
     pub fn hold(&mut self, end: EndId, until_ns: u64) {
         if let Some(conn) = self.conns.get_mut(&end.conn) {

@@ -11,7 +11,6 @@ mod damage;
 mod events;
 mod life;
 mod node;
-mod observe;
 
 pub use life::{enumerate, run_seed};
 

@@ -10,11 +10,13 @@ use crate::{
 };
 use holdfast_replica::NewVolume;
 use holdfast_types::{
-    BLOCK_BYTES, BlockNo, BlockRange, Epoch, HistoryId, Lsn, RECORD_BLOCKS_MAX, ReplicaId,
+    BLOCK_BYTES, BlockNo, BlockRange, Epoch, HistoryId, Lsn, NodeId, RECORD_BLOCKS_MAX, ReplicaId,
     SLOT_BLOCKS, VolumeId, block_crc,
 };
 use holdfast_wire::{Append, Fence, Record, RecordOp, StreamSession};
 
+/// The node that every engine is on.
+const NODE: NodeId = NodeId::from_u128(1);
 /// Blocks of a volume when it is created.
 const BLOCKS: std::ops::Range<u64> = 100..700;
 /// Blocks that a volume grows to at most.
@@ -178,7 +180,7 @@ impl World {
             reserved: engine.reserved,
         };
         let tag = node.call(Call::Fence { volume: id, epoch });
-        node.host.fence(tag, &Fence { volume: id, history, epoch });
+        node.host.fence(tag, &Fence { volume: id, history, epoch, node: NODE });
     }
 
     /// Where clients like to write: most of it small and near the start.

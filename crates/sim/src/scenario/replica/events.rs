@@ -47,6 +47,13 @@ impl World {
             Event::VolumeChanged { tag, .. } => [37, tag.0],
             Event::CreditsGrew => [38, 0],
             Event::DiskFailed(_) => [39, 0],
+            Event::SourceOpened { tag, .. }
+            | Event::SourceSlots { tag, .. }
+            | Event::SourceRecords { tag, .. }
+            | Event::Filled { tag, .. }
+            | Event::FillDone { tag, .. }
+            | Event::SettledAll { tag, .. }
+            | Event::Digest { tag, .. } => [29, tag.0],
         };
         self.trace.note(&words, || match event {
             Event::Read { tag, result: Ok(_) } => format!("host: read {} answered", tag.0),
@@ -60,6 +67,13 @@ impl World {
             Event::Ack(ack) => self.acked(&ack),
             Event::Refused { volume, session, refusal } => self.refused(volume, session, refusal),
             Event::CreditsGrew => Ok(()),
+            Event::SourceOpened { .. }
+            | Event::SourceSlots { .. }
+            | Event::SourceRecords { .. }
+            | Event::Filled { .. }
+            | Event::FillDone { .. }
+            | Event::SettledAll { .. }
+            | Event::Digest { .. } => unreachable!("no peer is asked for anything here"),
             Event::DiskFailed(_) => {
                 self.counts.disks_failed += 1;
                 Err(Stop::DiskFailed)

@@ -1,8 +1,9 @@
 //! The process that runs the host, and what it keeps in memory: it all goes with
 //! a crash.
 
-use super::{Stop, World, observe::Observer};
+use super::{Stop, World};
 use crate::invariants::{i7_applied_is_committed, i10_bounded};
+use crate::scenario::observe::Observer;
 use holdfast_io::{Completion, Disk, IoQueue};
 use holdfast_replica::{Event, Host, Tag};
 use holdfast_types::{BlockRange, Epoch, Lsn, VolumeId};

@@ -1,18 +1,19 @@
 //! Counts what the host does to its disk, from the operations alone.
 
-use super::MIB;
 use crate::{counts::Counts, disk::SimDisk};
 use holdfast_io::{Op, Token};
 use holdfast_types::SLOT_BYTES;
 use std::collections::HashSet;
 
+/// Segments of every simulated log have this size.
+const SEGMENT_BYTES: u64 = 1 << 20;
 const WAL: u8 = 0x57;
 const STORE: u8 = 0x53;
 const HOST: u8 = 0x48;
 
 /// What was seen of one process's operations.
 #[derive(Debug, Default)]
-pub(super) struct Observer {
+pub(in crate::scenario) struct Observer {
     segment: u64,
     came_round: bool,
     checkpoint_steps: HashSet<Token>,
@@ -21,12 +22,18 @@ pub(super) struct Observer {
 
 impl Observer {
     /// An operation is about to be submitted.
-    pub(super) fn submitted(&mut self, disk: &SimDisk, token: Token, op: &Op, counts: &mut Counts) {
+    pub(in crate::scenario) fn submitted(
+        &mut self,
+        disk: &SimDisk,
+        token: Token,
+        op: &Op,
+        counts: &mut Counts,
+    ) {
         let owner = (token.0 >> 56) as u8;
         match op {
             Op::Write { offset, .. } if owner == WAL => {
                 counts.wal_writes += 1;
-                let segment = offset / MIB;
+                let segment = offset / SEGMENT_BYTES;
                 self.came_round |= segment < self.segment;
                 counts.segment_reuses += u64::from(segment != self.segment && self.came_round);
                 self.segment = segment;
@@ -51,12 +58,12 @@ impl Observer {
     }
 
     /// It ended.
-    pub(super) fn completed(&mut self, token: Token) {
+    pub(in crate::scenario) fn completed(&mut self, token: Token) {
         self.checkpoint_steps.remove(&token);
     }
 
     /// Whether a checkpoint's writes are in flight.
-    pub(super) fn in_checkpoint(&self) -> bool {
+    pub(in crate::scenario) fn in_checkpoint(&self) -> bool {
         !self.checkpoint_steps.is_empty()
     }
 }

@@ -1,0 +1,342 @@
+//! Clients: each reads and writes a few blocks of one volume over a connection to some
+//! node, and notes when it asked, when it was answered, and what it saw. When a
+//! connection is lost it does not know what became of its writes.
+
+use super::{
+    What, World,
+    packet::{Ask, Got, Packet},
+    shape::MS,
+};
+use crate::{
+    history::Step,
+    invariants::{Invariant::I9NoSilentCorruption, Violation, ensure, i6_reads_are_linearizable},
+    model::WriteId,
+    net::{Arrival, ConnId as NetConn, EndId},
+};
+use holdfast_block::BlockError;
+use holdfast_types::{BLOCK_BYTES, BlockNo, BlockRange, SLOT_BLOCKS};
+use std::collections::BTreeMap;
+
+/// Requests of one client under way at a time.
+const DEPTH_MAX: usize = 4;
+/// Before a client that found nobody looks elsewhere.
+const RETRY_NS: std::ops::Range<u64> = 10 * MS..150 * MS;
+/// A client gives a node this long to take it in.
+const PATIENCE_NS: std::ops::Range<u64> = 400 * MS..4000 * MS;
+/// Blocks that everybody reads and writes: the first few, across the first slots' border.
+const HOT_BLOCKS: std::ops::Range<u64> = 12..20;
+/// Whole slots, written at once now and then.
+const BULK_SLOTS: std::ops::Range<u64> = 2..6;
+/// Blocks from here on are written and discarded, and only compared at the end.
+pub(super) const LOOSE_BLOCKS_FROM: u64 = 112;
+
+/// Where a client's connection stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    None,
+    Asked(NetConn),
+    Open(NetConn),
+}
+
+/// A request under way.
+#[derive(Clone, Copy, Debug)]
+struct Under {
+    ask: Ask,
+    begun: u64,
+    since_ns: u64,
+}
+
+/// A client.
+pub(super) struct Client {
+    volume: usize,
+    /// Its place in the network.
+    place: usize,
+    /// The node that it asks.
+    node: usize,
+    way: Way,
+    under: BTreeMap<u64, Under>,
+    last_tag: u64,
+    /// Counts its plans: a plan that was replaced is void.
+    plan: u64,
+    /// How long it waits for an answer before it goes elsewhere.
+    patience_ns: u64,
+    /// Reads among a hundred requests.
+    reads: u32,
+    way_since_ns: u64,
+    stopped: bool,
+}
+
+impl Client {
+    fn conn(&self) -> Option<NetConn> {
+        match self.way {
+            Way::None => None,
+            Way::Asked(conn) | Way::Open(conn) => Some(conn),
+        }
+    }
+}
+
+impl World {
+    /// Clients of every volume.
+    pub(super) fn make_clients(&mut self) {
+        for index in 0..self.shape.clients {
+            let client = Client {
+                volume: index % self.volumes.len(),
+                place: self.machines.len() + index,
+                node: self.rng.within(0..self.machines.len() as u64) as usize,
+                way: Way::None,
+                under: BTreeMap::new(),
+                last_tag: 0,
+                plan: 0,
+                patience_ns: self.rng.within(PATIENCE_NS),
+                reads: self.rng.within(20..80) as u32,
+                way_since_ns: 0,
+                stopped: false,
+            };
+            self.clients.push(client);
+            self.plan(index, RETRY_NS);
+        }
+    }
+
+    fn plan(&mut self, index: usize, within: std::ops::Range<u64>) {
+        let in_ns = self.rng.within(within);
+        let client = &mut self.clients[index];
+        client.plan += 1;
+        self.sched.after(in_ns, What::Client(index, client.plan));
+    }
+
+    /// A client's turn.
+    pub(super) fn client_acts(&mut self, index: usize, plan: u64) {
+        let now_ns = self.now_ns();
+        let client = &self.clients[index];
+        if client.plan != plan || client.stopped {
+            return;
+        }
+        match client.way {
+            Way::None => {
+                let (place, node) = (client.place, client.node);
+                let volume = self.volumes[client.volume].id;
+                let conn = self.net.dial(now_ns, place, node, Packet::Open(volume));
+                self.trace.note(&[70, index as u64, node as u64, conn.0], || {
+                    format!("client {index} asks node {node} on {}", conn.0)
+                });
+                let client = &mut self.clients[index];
+                client.way = Way::Asked(conn);
+                client.way_since_ns = now_ns;
+                self.plan(index, 20 * MS..100 * MS);
+            }
+            Way::Asked(conn) => match now_ns > client.way_since_ns + client.patience_ns {
+                true => self.client_leaves(index, conn),
+                false => self.plan(index, 20 * MS..100 * MS),
+            },
+            Way::Open(conn) => {
+                let oldest = client.under.values().map(|under| under.since_ns).min();
+                if oldest.is_some_and(|since_ns| now_ns > since_ns + client.patience_ns) {
+                    return self.client_leaves(index, conn);
+                }
+                if client.under.len() < DEPTH_MAX {
+                    self.client_asks(index, conn);
+                }
+                let think_ns = self.shape.think_ns;
+                self.plan(index, think_ns / 8..think_ns);
+            }
+        }
+    }
+
+    /// Closes the connection and tries another node.
+    fn client_leaves(&mut self, index: usize, conn: NetConn) {
+        self.counts.clients_left += 1;
+        self.close(EndId { conn, dialled: true });
+        self.client_lost(index);
+    }
+
+    /// The connection is gone; what was written is unknown for ever.
+    fn client_lost(&mut self, index: usize) {
+        let nodes = self.machines.len() as u64;
+        let elsewhere = self.rng.percent(60);
+        let home = self.volumes[self.clients[index].volume].home;
+        let node = match self.rng.percent(50) {
+            true => home,
+            false => self.rng.within(0..nodes) as usize,
+        };
+        let client = &mut self.clients[index];
+        client.way = Way::None;
+        if elsewhere {
+            client.node = node;
+        }
+        let lost = std::mem::take(&mut client.under);
+        self.counts.unknown_outcomes +=
+            lost.values().filter(|under| matches!(under.ask, Ask::Write(..))).count() as u64;
+        self.plan(index, RETRY_NS);
+    }
+
+    /// A range of the blocks that are compared at every read.
+    fn draw_range(&mut self) -> BlockRange {
+        let (hot, slot) = (HOT_BLOCKS, SLOT_BLOCKS as u64);
+        match self.rng.within(0..40) {
+            0 => {
+                let start = self.rng.within(BULK_SLOTS);
+                let slots = self.rng.within(1..BULK_SLOTS.end - start + 1);
+                BlockRange::new(BlockNo::new(start * slot), slots * slot)
+            }
+            1..8 => {
+                let start = self.rng.within(hot.clone());
+                BlockRange::new(BlockNo::new(start), self.rng.within(1..hot.end - start + 1))
+            }
+            _ => BlockRange::new(BlockNo::new(self.rng.within(hot)), 1),
+        }
+    }
+
+    fn draw_loose(&mut self, volume: usize) -> BlockRange {
+        let blocks = self.shape.blocks.min(self.volumes[volume].blocks);
+        let start = self.rng.within(LOOSE_BLOCKS_FROM..blocks);
+        let count = self.rng.within(1..(blocks - start).min(24) + 1);
+        BlockRange::new(BlockNo::new(start), count)
+    }
+
+    fn client_asks(&mut self, index: usize, conn: NetConn) {
+        let (volume, reads) = (self.clients[index].volume, self.clients[index].reads);
+        let ask = match self.rng.within(0..100) {
+            0..4 => Ask::Discard(self.draw_loose(volume)),
+            4..10 => {
+                let range = self.draw_loose(volume);
+                Ask::Write(range, self.next_write())
+            }
+            10 => Ask::Flush,
+            11 => Ask::Status(self.draw_loose(volume)),
+            _ if self.rng.percent(reads) => Ask::Read(self.draw_range()),
+            _ => {
+                let range = self.draw_range();
+                Ask::Write(range, self.next_write())
+            }
+        };
+        let (begun, since_ns) = (self.next_moment(), self.now_ns());
+        if let Ask::Write(range, id) = ask {
+            for block in blocks_of(range).filter(|block| is_compared(*block)) {
+                self.volumes[volume].clients.write_begins(block, id, index as u64, begun);
+            }
+        }
+        let client = &mut self.clients[index];
+        client.last_tag += 1;
+        let tag = client.last_tag;
+        client.under.insert(tag, Under { ask, begun, since_ns });
+        self.send(EndId { conn, dialled: true }, Packet::Ask(tag, ask));
+    }
+
+    /// Something arrives at a client.
+    pub(super) fn client_receives(
+        &mut self,
+        place: usize,
+        end: EndId,
+        arrival: Arrival<Packet>,
+    ) -> Result<(), Violation> {
+        let index = place - self.machines.len();
+        if self.clients[index].conn() != Some(end.conn) {
+            return Ok(());
+        }
+        match arrival {
+            Arrival::Closed => self.client_lost(index),
+            Arrival::Message(Packet::Opened(epoch)) => {
+                self.trace.note(&[71, index as u64, epoch.get()], || {
+                    format!("client {index} is served by engine {epoch}")
+                });
+                self.clients[index].way = Way::Open(end.conn);
+                self.plan(index, 1..MS);
+            }
+            Arrival::Message(Packet::Reply(tag, result)) => {
+                self.client_answered(index, tag, result)?;
+            }
+            Arrival::Message(packet) => unreachable!("a client received {packet:?}"),
+        }
+        Ok(())
+    }
+
+    fn client_answered(
+        &mut self,
+        index: usize,
+        tag: u64,
+        result: Result<Got, BlockError>,
+    ) -> Result<(), Violation> {
+        let Some(under) = self.clients[index].under.remove(&tag) else { return Ok(()) };
+        let ended = self.next_moment();
+        let volume = self.clients[index].volume;
+        match (under.ask, result) {
+            (Ask::Write(range, id), Ok(_)) => {
+                self.counts.operations += 1;
+                self.counts.writes_acked += 1;
+                self.volumes[volume].acked += 1;
+                for block in blocks_of(range) {
+                    self.volumes[volume].clients.write_ended(block, id, ended);
+                }
+            }
+            (Ask::Read(range), Ok(Got::Data(data))) => {
+                self.counts.operations += 1;
+                self.counts.reads += 1;
+                let step = Step { client: index as u64, begun: under.begun, ended: Some(ended) };
+                let blocks = data.iter().flat_map(|piece| piece.chunks(BLOCK_BYTES));
+                for (block, bytes) in blocks_of(range).zip(blocks) {
+                    let id = read_as(block, bytes)?;
+                    self.counts.blocks_verified += 1;
+                    self.volumes[volume].clients.read(block, id, step);
+                }
+            }
+            (_, Ok(_)) => self.counts.operations += 1,
+            (ask, Err(error)) => {
+                self.counts.errors += 1;
+                self.trace.note(&[72, index as u64, tag], || {
+                    format!("client {index}: {ask:?} fails: {error}")
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// What a client's request was, for the moment that its answer leaves the node.
+    pub(super) fn asked_on(&self, conn: NetConn, tag: u64) -> Option<(usize, Ask)> {
+        let client = self.clients.iter().find(|client| client.conn() == Some(conn))?;
+        Some((client.volume, client.under.get(&tag)?.ask))
+    }
+
+    /// No client begins anything any more; true once all have their answers.
+    pub(super) fn stop_clients(&mut self) -> bool {
+        let mut quiet = true;
+        for client in &mut self.clients {
+            client.stopped = true;
+            quiet &= client.under.is_empty();
+        }
+        quiet
+    }
+
+    /// Whether every client was answered something since `operations`.
+    pub(super) fn clients_are_served(&self) -> bool {
+        self.clients.iter().all(|client| matches!(client.way, Way::Open(_)))
+    }
+
+    /// Holds what every client has seen against an order of it.
+    pub(super) fn check_clients(&self) -> Result<(), Violation> {
+        for volume in &self.volumes {
+            i6_reads_are_linearizable::check_history(volume.id, &volume.clients)?;
+        }
+        Ok(())
+    }
+}
+
+fn blocks_of(range: BlockRange) -> impl Iterator<Item = BlockNo> {
+    (range.start.get()..range.end().get()).map(BlockNo::new)
+}
+
+fn is_compared(block: BlockNo) -> bool {
+    block.get() < LOOSE_BLOCKS_FROM
+}
+
+/// The write that stored `bytes`.
+fn read_as(block: BlockNo, bytes: &[u8]) -> Result<WriteId, Violation> {
+    let (id, named) = match bytes.iter().all(|byte| *byte == 0) {
+        true => (WriteId::ZEROES, block),
+        false => WriteId::named_in(bytes),
+    };
+    let whole = named == block && id.matches(block, bytes);
+    ensure(I9NoSilentCorruption, whole, || {
+        format!("block {block} reads as write {} of block {named}, or garbage", id.0)
+    })?;
+    Ok(id)
+}

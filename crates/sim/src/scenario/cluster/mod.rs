@@ -1,0 +1,165 @@
+//! Whole clusters: the shipping engine cores, replica hosts with their logs and
+//! stores, servers and leases of every node, and the shipping catalogue, on
+//! simulated disks, clocks and a simulated network, under everything that
+//! operators and bad luck do to them.
+//!
+//! One queue of events moves all of it. A node's *process* takes turns as the
+//! shard's driver does: what has arrived goes in, then hosts and engines decide until
+//! nothing moves, then what they want goes to the disk and the network. While it is
+//! paused it takes no turns, and what arrives waits. When it is killed all of it is
+//! gone but the disk; when its power is cut, a part of the disk too.
+//!
+//! The files, in the order of a request's way: `client` asks and notes what it saw;
+//! `turn` and `input` are a process's turn; `seat` drives the engine of a volume;
+//! `outward` and `inward` are the connections that a node makes and takes; `reconcile` does
+//! what the catalogue says. `storm` is what goes wrong, `operate` carries that out,
+//! `watch` holds everything against the invariants, `calm` is the end.
+
+mod calm;
+mod client;
+mod input;
+mod inward;
+mod machine;
+mod operate;
+mod outward;
+mod packet;
+mod reconcile;
+mod seat;
+mod shape;
+mod storm;
+mod turn;
+mod watch;
+
+use crate::{
+    counts::Counts,
+    history::History,
+    invariants::Violation,
+    metadata::{Metadata, QuestionId},
+    model::{Lineage, WriteId},
+    net::Network,
+    rng::SimRng,
+    sched::Schedule,
+    trace::Trace,
+};
+use client::Client;
+use holdfast_io::BufPool;
+use holdfast_types::{ReplicaId, VolumeId};
+use machine::Machine;
+use packet::Packet;
+use shape::Shape;
+use std::{collections::BTreeMap, time::Instant};
+use watch::Held;
+
+/// What every process's buffers come from: more than all that can be under way.
+const POOL_BYTES: usize = 64 << 20;
+
+/// What happens at some moment, besides what arrives and what disks end.
+#[derive(Clone, Debug)]
+enum What {
+    /// A process takes a turn, unless another one was arranged since.
+    Turn(usize, u64),
+    /// A paused process goes on.
+    Resume(usize, u64),
+    /// A node that is down starts.
+    Start(usize, u64),
+    /// A question reaches the metadata group.
+    Ask(Question),
+    /// Its answer reaches the process that asked.
+    Answer(usize, u64, QuestionId, crate::metadata::Answer),
+    /// A node learns of the catalogue.
+    View(usize),
+    /// A client does something.
+    Client(usize, u64),
+    /// Something goes wrong.
+    Blow,
+    /// A direction or a node's whole network works again.
+    Mend(u64),
+    /// The metadata group has its quorum again.
+    Return,
+}
+
+/// A question on its way to the metadata group.
+#[derive(Clone, Debug)]
+struct Question {
+    node: usize,
+    life: u64,
+    id: QuestionId,
+    command: holdfast_meta::Command,
+}
+
+/// A volume, as the simulation knows it.
+struct VolumeFacts {
+    id: VolumeId,
+    lineage: Lineage,
+    /// The highest epoch under which something was committed.
+    ruling: holdfast_types::Epoch,
+    clients: History,
+    /// Acknowledged writes: each must be committed.
+    acked: u64,
+    /// Highest size that an operator asked for, in blocks.
+    blocks: u64,
+    /// What each replica has said, by node.
+    held: BTreeMap<usize, Held>,
+    replicas: BTreeMap<usize, ReplicaId>,
+    /// Where it was attached last.
+    home: usize,
+    /// Nodes whose log was damaged: liveness may need a person.
+    damaged: bool,
+}
+
+/// A cluster and everything around it.
+pub struct World {
+    shape: Shape,
+    sched: Schedule<What>,
+    net: Network<Packet>,
+    machines: Vec<Machine>,
+    metadata: Metadata,
+    questions: u64,
+    volumes: Vec<VolumeFacts>,
+    clients: Vec<Client>,
+    /// Names moments of the clients' histories.
+    moment: u64,
+    last_write: u64,
+    sessions: u64,
+    base: Instant,
+    pool: BufPool,
+    rng: SimRng,
+    trace: Trace,
+    storming: bool,
+    mends: u64,
+    cut_off: BTreeMap<u64, Vec<(usize, usize)>>,
+    /// Turns in all: bounds a run that never ends.
+    turns: u64,
+    /// What happened.
+    pub counts: Counts,
+}
+
+/// Runs one seed.
+pub fn run_seed(seed: u64, trace: Trace) -> (Counts, Result<(), Violation>) {
+    let mut world = match World::new(seed, trace) {
+        Ok(world) => world,
+        Err(violation) => return (Counts::default(), Err(violation)),
+    };
+    let result = world.live();
+    (world.totals(), result)
+}
+
+impl World {
+    fn now_ns(&self) -> u64 {
+        self.sched.now_ns()
+    }
+
+    fn next_write(&mut self) -> WriteId {
+        self.last_write += 1;
+        WriteId(self.last_write)
+    }
+
+    fn next_moment(&mut self) -> u64 {
+        self.moment += 1;
+        self.moment
+    }
+
+    fn volume_of(&self, id: VolumeId) -> Option<usize> {
+        self.volumes.iter().position(|volume| volume.id == id)
+    }
+}

@@ -1,0 +1,131 @@
+//! What travels between nodes, and between clients and nodes.
+
+use holdfast_block::BlockError;
+use holdfast_types::{BlockRange, Epoch, VolumeId};
+use holdfast_wire::{
+    FromReplica, ToReplica,
+    catchup::{Answer, Question},
+    peer::{Grant, Hello, Renew, Welcome},
+};
+
+/// One message on a connection.
+#[derive(Debug)]
+pub(super) enum Packet {
+    Hello(Hello),
+    Welcome(Welcome),
+    ToReplica(ToReplica),
+    FromReplica(FromReplica),
+    Renew(Renew),
+    Grant(Grant),
+    Question(Question),
+    Answer(Answer),
+    /// A client wants the volume.
+    Open(VolumeId),
+    /// It is served here, by the engine of this epoch.
+    Opened(Epoch),
+    Ask(u64, Ask),
+    Reply(u64, Result<Got, BlockError>),
+}
+
+/// What a client asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ask {
+    Read(BlockRange),
+    /// Stores the content of this write.
+    Write(BlockRange, crate::model::WriteId),
+    Discard(BlockRange),
+    Flush,
+    Status(BlockRange),
+}
+
+/// What it gets.
+#[derive(Debug)]
+pub(super) enum Got {
+    Done,
+    Data(holdfast_block::Segments),
+}
+
+impl Packet {
+    /// A word for the trace.
+    pub(super) fn word(&self) -> u64 {
+        match self {
+            Self::Hello(_) => 1,
+            Self::Welcome(_) => 2,
+            Self::ToReplica(message) => match message {
+                ToReplica::Fence(fence, session) => 3 | fence.epoch.get() << 8 | session.0 << 32,
+                ToReplica::Truncate(truncate) => 4 | truncate.last.get() << 8,
+                ToReplica::Append(append) => {
+                    5 | append.prev_lsn.get() << 8 | (append.records.len() as u64) << 40
+                }
+                ToReplica::Commit(lsn) => 6 | lsn.get() << 8,
+                ToReplica::Read { tag, at, .. } => 7 | at.get() << 8 | tag.0 << 32,
+                ToReplica::Status { at, .. } => 8 | at.get() << 8,
+                ToReplica::Reserve { tag, .. } => 9 | tag.0 << 32,
+                ToReplica::Unreserve { tag, .. } => 10 | tag.0 << 32,
+                ToReplica::CatchUp(catch_up) => 11 | catch_up.settle.get() << 8,
+                ToReplica::Release(epoch) => 12 | epoch.get() << 8,
+            },
+            Self::FromReplica(message) => match message {
+                FromReplica::Promised(Ok(promise)) => 20 | promise.last_lsn.get() << 8,
+                FromReplica::Promised(Err(_)) => 21,
+                FromReplica::Truncated(result) => 22 | u64::from(result.is_ok()) << 8,
+                FromReplica::Ack(ack) => 23 | ack.durable_lsn.get() << 8,
+                FromReplica::Refused(session, _) => 24 | session.0 << 8,
+                FromReplica::ReadDone { tag, result } => {
+                    25 | u64::from(result.is_ok()) << 8 | tag.0 << 32
+                }
+                FromReplica::StatusDone { tag, .. } => 26 | tag.0 << 32,
+                FromReplica::Reserved { tag, granted } => {
+                    27 | u64::from(*granted) << 8 | tag.0 << 32
+                }
+                FromReplica::Credits { as_of, slots, .. } => 28 | as_of.get() << 8 | slots << 40,
+                FromReplica::CaughtUp(_, Ok(lsn)) => 29 | lsn.get() << 8,
+                FromReplica::CaughtUp(_, Err(_)) => 30,
+            },
+            Self::Renew(renew) => 40 | (renew.confirmed.len() as u64) << 8,
+            Self::Grant(grant) => 41 | (grant.fenced.len() as u64) << 8,
+            Self::Question(question) => match question {
+                Question::Open { above, .. } => 50 | above.get() << 8,
+                Question::Slots { from, .. } => 51 | from.get() << 8,
+                Question::Records { from } => 52 | from.get() << 8,
+            },
+            Self::Answer(answer) => match answer {
+                Answer::Opened(opened) => 60 | opened.applied.get() << 8,
+                Answer::Slots { slots, .. } => 61 | (slots.len() as u64) << 8,
+                Answer::Records { records, .. } => 62 | (records.len() as u64) << 8,
+                Answer::Failed(_) => 63,
+            },
+            Self::Open(_) => 70,
+            Self::Opened(epoch) => 71 | epoch.get() << 8,
+            Self::Ask(tag, _) => 72 | tag << 8,
+            Self::Reply(tag, result) => 73 | tag << 8 | u64::from(result.is_ok()) << 63,
+        }
+    }
+
+    /// What it says, for people; payload left out.
+    pub(super) fn text(&self) -> String {
+        match self {
+            Self::ToReplica(ToReplica::Append(append)) => format!(
+                "append epoch {} gen {} session {} behind {}@{}: {} records, commit {}",
+                append.epoch,
+                append.generation,
+                append.session.0,
+                append.prev_lsn,
+                append.prev_epoch,
+                append.records.len(),
+                append.commit_lsn
+            ),
+            Self::FromReplica(FromReplica::ReadDone { tag, result: Ok(_) }) => {
+                format!("read {} done", tag.0)
+            }
+            Self::Answer(Answer::Slots { slots, next, applied }) => {
+                format!("{} slots, next {next:?}, applied {applied}", slots.len())
+            }
+            Self::Answer(Answer::Records { records, prev_epoch, commit }) => {
+                format!("{} records behind epoch {prev_epoch}, commit {commit}", records.len())
+            }
+            Self::Reply(tag, Ok(_)) => format!("reply {tag}"),
+            other => format!("{other:?}"),
+        }
+    }
+}
