@@ -191,6 +191,10 @@ impl Check<'_> {
                 records.extend(leaf_records(leaf, page));
             })?;
             for (slot, record) in records.drain(..) {
+                let lsn = record.lsn;
+                if lsn > summary.applied.max(summary.fetched) {
+                    self.image.faults.push(Fault::SlotNewer { volume: id, slot, lsn });
+                }
                 let Some(phys) = record.phys else {
                     summary.tombstones += 1;
                     continue;

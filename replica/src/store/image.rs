@@ -13,7 +13,7 @@ use super::{
     volume::{Volume, Volumes},
 };
 use holdfast_io::{Buf, BufPool, Disk, DiskErrorKind, FileId, IoQueue, Op, OpResult, OpenMode};
-use holdfast_types::{BlockNo, SLOT_BYTES, VolumeId};
+use holdfast_types::{BlockNo, Lsn, SLOT_BYTES, SlotNo, VolumeId};
 use holdfast_wal::Ring;
 use std::{collections::HashMap, io};
 
@@ -55,6 +55,16 @@ pub enum Fault {
     /// A slot is marked as data but no map record names it.
     #[error("slot {} is marked as data, but no map record names it", _0.0)]
     SlotLeaked(PhysSlot),
+    /// A map record is newer than all that was applied or fetched.
+    #[error("slot {slot} of volume {volume} is as of LSN {lsn}, above all applied or fetched")]
+    SlotNewer {
+        /// The volume.
+        volume: VolumeId,
+        /// The slot of the volume.
+        slot: SlotNo,
+        /// What the map says.
+        lsn: Lsn,
+    },
     /// A WAL record names a slot that holds metadata.
     #[error("a WAL record names slot {}, which holds metadata or does not exist", _0.0)]
     ExternalNotFree(PhysSlot),

@@ -1,9 +1,11 @@
 //! Tests of the replica core as a whole.
 
 mod basics;
+mod catchup;
 mod disk;
 mod failing;
 mod full;
 mod model;
+mod pair;
 mod reuse;
 mod rig;

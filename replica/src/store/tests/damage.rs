@@ -125,6 +125,17 @@ fn slot_states_that_disagree_with_the_maps_are_found() {
     let report = fsck(&mut rig.disk, &FsckOptions::default()).unwrap();
     assert_eq!(report.faults, [Fault::SlotSharedTwice { phys, volume }]);
 
+    let slot = holdfast_types::SlotNo::new(46);
+    let lsn = holdfast_types::Lsn::new(99);
+    rig.store.update(volume, slot, Some(MapRecord { lsn, ..record }));
+    for (fetched, faults) in [(98, vec![Fault::SlotNewer { volume, slot, lsn }]), (99, vec![])] {
+        rig.store.volume_mut(volume).unwrap().fetched = holdfast_types::Lsn::new(fetched);
+        rig.checkpoint();
+        let mut found = fsck(&mut rig.disk, &FsckOptions::default()).unwrap().faults;
+        found.retain(|fault| matches!(fault, Fault::SlotNewer { .. }));
+        assert_eq!(found, faults);
+    }
+
     let meta = rig.store.slots.all(slots::Use::Meta).next().unwrap();
     let options = FsckOptions { external: &[meta, PhysSlot(901)], ..FsckOptions::default() };
     let report = fsck(&mut rig.disk, &options).unwrap();
