@@ -84,7 +84,8 @@ pub fn check(hello: &Hello, me: NodeId, cluster: Option<ClusterId>) -> Result<()
 pub async fn dial(address: &str, hello: &Hello) -> Result<(Stream, NodeId), GreetingError> {
     let greeted = async {
         let mut stream = Stream::dial(address).await?;
-        send(&mut stream, &Frame::Hello(hello.clone())).await?;
+        let sent = send(&mut stream, &Frame::Hello(hello.clone()));
+        sent.await?;
         match receive(&mut stream, Kinds::WELCOME).await? {
             Frame::Welcome(Welcome::Accepted { node }) => match hello.to {
                 Some(wanted) if wanted != node => Err(GreetingError::Other { wanted, found: node }),
@@ -116,21 +117,24 @@ pub async fn hello(stream: &mut Stream) -> Result<Hello, GreetingError> {
 /// # Errors
 /// The other side is gone.
 pub async fn welcome(stream: &mut Stream, answer: Welcome) -> Result<(), GreetingError> {
-    let frame = Frame::Welcome(answer);
-    timeout(GREETING_MAX, send(stream, &frame)).await.unwrap_or(Err(GreetingError::TimedOut))
+    let sent = send(stream, &Frame::Welcome(answer));
+    timeout(GREETING_MAX, sent).await.unwrap_or(Err(GreetingError::TimedOut))
 }
 
-/// Sends a frame that has no payload.
+/// Sends a frame that has no payload. The frame is not part of the future, which may
+/// therefore move between threads.
 ///
 /// # Errors
 /// Those of the stream; the message is larger than a frame of its kind may be.
-pub async fn send(
-    stream: &mut (impl AsyncWrite + Unpin),
+pub fn send<'a, S: AsyncWrite + Unpin>(
+    stream: &'a mut S,
     frame: &Frame,
-) -> Result<(), GreetingError> {
-    let bytes = plain::encode(frame)?;
-    stream.write_all(&bytes).await?;
-    Ok(())
+) -> impl Future<Output = Result<(), GreetingError>> + use<'a, S> {
+    let encoded = plain::encode(frame);
+    async move {
+        stream.write_all(&encoded?).await?;
+        Ok(())
+    }
 }
 
 /// Receives one frame without payload, of one of the given kinds. Not cancel-safe:
