@@ -146,6 +146,8 @@ counts! {
     pulls_by_slots,
     /// Slots fetched.
     slots_fetched,
+    /// Appends refused because the record before them is another one.
+    mismatches,
     /// Writes acknowledged.
     writes_acked,
     /// Writes whose outcome their clients never learnt.

@@ -8,8 +8,8 @@ use holdfast_sim::{
 use std::{cell::Cell, process::ExitCode, time::Instant};
 
 const USAGE: &str = "\
-usage: holdfast-sim [log|replica|every-cut|cluster]... [--seeds N] [--from S] [--threads T]
-       holdfast-sim [log|replica|every-cut|cluster]... --replay SEED [--trace]
+usage: holdfast-sim [log|replica|every-cut|matching|cluster]... [--seeds N] [--from S] [--threads T]
+       holdfast-sim [log|replica|every-cut|matching|cluster]... --replay SEED [--trace]
 
 Without a scenario, all are run. Exit code 1, and the seed, when an invariant does not hold.";
 
@@ -75,6 +75,7 @@ fn name_of(scenario: Scenario) -> &'static str {
         Scenario::Log => "log",
         Scenario::Replica => "replica",
         Scenario::EveryCut => "every-cut",
+        Scenario::Matching => "matching",
         Scenario::Cluster => "cluster",
     }
 }

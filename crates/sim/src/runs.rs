@@ -18,6 +18,8 @@ pub enum Scenario {
     Replica,
     /// A whole replica, cut after every operation that the disk ends.
     EveryCut,
+    /// Replicas under engines that are wrong about their logs.
+    Matching,
     /// A whole cluster, and everything that can happen to one.
     Cluster,
 }
@@ -29,13 +31,15 @@ pub const EVERY_CUT_TEARS: u64 = 2;
 
 impl Scenario {
     /// Every scenario.
-    pub const ALL: [Self; 4] = [Self::Log, Self::Replica, Self::EveryCut, Self::Cluster];
+    pub const ALL: [Self; 5] =
+        [Self::Log, Self::Replica, Self::EveryCut, Self::Matching, Self::Cluster];
 
     /// Runs one seed.
     pub fn run(self, seed: u64, trace: Trace) -> (Counts, Result<(), Violation>) {
         match self {
             Self::Log => scenario::log::run_seed(seed, trace),
             Self::Replica => scenario::replica::run_seed(seed, trace),
+            Self::Matching => scenario::matching::run_seed(seed, trace),
             Self::Cluster => scenario::cluster::run_seed(seed, trace),
             Self::EveryCut => {
                 scenario::replica::enumerate(seed, EVERY_CUT_TURNS, EVERY_CUT_TEARS, trace)
@@ -50,6 +54,7 @@ impl fmt::Display for Scenario {
             Self::Log => "log",
             Self::Replica => "replica",
             Self::EveryCut => "every-cut",
+            Self::Matching => "matching",
             Self::Cluster => "cluster",
         })
     }
@@ -61,7 +66,7 @@ impl std::str::FromStr for Scenario {
     fn from_str(name: &str) -> Result<Self, Self::Err> {
         let found = Self::ALL.into_iter().find(|scenario| scenario.to_string() == name);
         found.ok_or_else(|| {
-            format!("no scenario {name:?}; there are log, replica, every-cut and cluster")
+            format!("no scenario {name:?}; there are log, replica, every-cut, matching and cluster")
         })
     }
 }

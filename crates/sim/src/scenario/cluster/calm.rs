@@ -10,8 +10,9 @@ use crate::{
     disk::SimDisk,
     invariants::{Violation, i7_applied_is_committed, i10_bounded},
     model::WriteId,
+    scenario::pump::pump,
 };
-use holdfast_io::{Disk, IoQueue};
+use holdfast_io::Disk;
 use holdfast_replica::{Event, FsckOptions, Host, SlotDigest, Tag, fsck};
 use holdfast_types::{BLOCK_BYTES, BlockNo, Lsn, SLOT_BLOCKS, SlotNo, VolumeId, block_crc};
 
@@ -24,8 +25,6 @@ const QUIET_NS: u64 = 15 * SECOND;
 const AFTERWARDS_NS: u64 = 500 * MS;
 /// Turns of a run that ends.
 const TURNS_MAX: u64 = 20_000_000;
-/// Operations of a disk until one question to a host is answered.
-const PUMPS_MAX: u32 = 200_000;
 
 impl World {
     /// Runs the whole life of the cluster.
@@ -250,7 +249,9 @@ impl World {
             }
         }
         host.drain();
-        pump(host, disk, |host, disk, _| host.is_drained() && disk.in_flight() == 0)?;
+        pump(host, disk, "a drained host", |host, disk, _| {
+            host.is_drained() && disk.in_flight() == 0
+        })?;
         self.check_digests(node, "drained", host, disk)?;
         let options = FsckOptions { deep: true, ..FsckOptions::default() };
         match fsck(disk, &options) {
@@ -319,7 +320,7 @@ fn digest(
     let tag = Tag(u64::MAX >> 1);
     host.digest(tag, volume, at, SlotNo::new(0), slots);
     let mut found = None;
-    pump(host, disk, |_, _, events| {
+    pump(host, disk, "a digest", |_, _, events| {
         for event in events.drain(..) {
             if let Event::Digest { tag: answered, result } = event
                 && answered == tag
@@ -336,27 +337,4 @@ fn digest(
         }
         None => Err(i10_bounded::stalled("a digest")),
     }
-}
-
-/// Drives a host by itself until `reached`.
-fn pump(
-    host: &mut Host,
-    disk: &mut SimDisk,
-    mut reached: impl FnMut(&Host, &SimDisk, &mut Vec<Event>) -> bool,
-) -> Result<(), Violation> {
-    let (mut queue, mut done, mut events) = (IoQueue::new(), Vec::new(), Vec::new());
-    for _ in 0..PUMPS_MAX {
-        host.flush(&mut queue);
-        disk.submit(&mut queue);
-        disk.wait(&mut done);
-        for completion in done.drain(..) {
-            host.complete(completion);
-        }
-        host.drain_events(&mut events);
-        if reached(host, disk, &mut events) {
-            return Ok(());
-        }
-        events.clear();
-    }
-    Err(i10_bounded::stalled("a host by itself"))
 }
