@@ -5,6 +5,7 @@
 use crate::member::Member;
 use holdfast_engine::runtime::{SetAnswer, SetProposal};
 use holdfast_meta::{Command, Outcome, ProposeError, Rejected, Volume};
+use holdfast_types::{Epoch, Generation, ReplicaId, VolumeId};
 use std::time::Duration;
 use tokio::{sync::mpsc, task::JoinSet};
 
@@ -12,6 +13,14 @@ use tokio::{sync::mpsc, task::JoinSet};
 pub(crate) const PROPOSALS_MAX: usize = 1024;
 /// Pause before a question is repeated.
 const RETRY: Duration = Duration::from_millis(200);
+
+/// What an engine proposes.
+struct Wanted {
+    volume: VolumeId,
+    epoch: Epoch,
+    generation: Generation,
+    members: Vec<ReplicaId>,
+}
 
 /// Answers engines until the shard is gone.
 pub(crate) async fn serve(member: Member, mut proposals: mpsc::Receiver<SetProposal>) {
@@ -22,64 +31,63 @@ pub(crate) async fn serve(member: Member, mut proposals: mpsc::Receiver<SetPropo
     }
 }
 
-async fn ask(member: Member, mut proposal: SetProposal) {
+async fn ask(member: Member, proposal: SetProposal) {
+    let SetProposal { volume, epoch, generation, members, mut answer } = proposal;
+    let wanted = Wanted { volume, epoch, generation, members };
     let asked = async {
         loop {
-            if let Some(answer) = ask_once(&member, &proposal).await {
+            if let Some(answer) = ask_once(&member, &wanted).await {
                 return answer;
             }
             tokio::time::sleep(RETRY).await;
         }
     };
-    let answer = tokio::select! {
-        answer = asked => answer,
+    let said = tokio::select! {
+        said = asked => said,
         // The engine is gone; whoever comes next reads the catalogue.
-        () = proposal.answer.closed() => return,
+        () = answer.closed() => return,
     };
-    tracing::info!(
-        volume = %proposal.volume, epoch = %proposal.epoch, generation = %proposal.generation,
-        wanted = ?proposal.members, ?answer, "replica set"
-    );
+    tracing::info!(%volume, %epoch, %generation, wanted = ?wanted.members, ?said, "replica set");
     // Gone in this instant, it is as above.
-    let _ = proposal.answer.send(answer);
+    let _ = answer.send(said);
 }
 
 /// The answer, if one is known after asking once.
-async fn ask_once(member: &Member, proposal: &SetProposal) -> Option<SetAnswer> {
+async fn ask_once(member: &Member, wanted: &Wanted) -> Option<SetAnswer> {
     let command = Command::ChangeSet {
-        volume: proposal.volume,
-        epoch: proposal.epoch,
-        generation: proposal.generation,
-        members: proposal.members.clone(),
+        volume: wanted.volume,
+        epoch: wanted.epoch,
+        generation: wanted.generation,
+        members: wanted.members.clone(),
     };
     match member.propose(command).await {
-        Ok(Outcome::Volume(volume)) => Some(in_force(&volume, proposal)),
+        Ok(Outcome::Volume(volume)) => Some(in_force(&volume, wanted)),
         Ok(other) => unreachable!("a change of a set answers with the volume, not {other:?}"),
         Err(ProposeError::Rejected(Rejected::EpochMoved { held, .. })) => {
             Some(SetAnswer::Fenced { epoch: held })
         }
         Err(ProposeError::Rejected(Rejected::NoVolume(_) | Rejected::Deleting(_))) => {
             // Nobody's volume is not this engine's either.
-            Some(SetAnswer::Fenced { epoch: proposal.epoch.next() })
+            Some(SetAnswer::Fenced { epoch: wanted.epoch.next() })
         }
         Err(ProposeError::Rejected(reason)) => {
-            tracing::debug!(volume = %proposal.volume, %reason, "replica set not changed");
+            tracing::debug!(volume = %wanted.volume, %reason, "replica set not changed");
             // Which set is in force instead: as of now, not as of what this node has heard.
             member.meta.read_barrier(crate::member::PROPOSE_MAX).await.ok()?;
-            match member.volume(proposal.volume) {
-                Some(volume) => Some(in_force(&volume, proposal)),
-                None => Some(SetAnswer::Fenced { epoch: proposal.epoch.next() }),
+            match member.volume(wanted.volume) {
+                Some(volume) => Some(in_force(&volume, wanted)),
+                None => Some(SetAnswer::Fenced { epoch: wanted.epoch.next() }),
             }
         }
         Err(error @ (ProposeError::Unavailable(_) | ProposeError::Unknown)) => {
-            tracing::debug!(volume = %proposal.volume, %error, "replica set: no answer yet");
+            tracing::debug!(volume = %wanted.volume, %error, "replica set: no answer yet");
             None
         }
     }
 }
 
-fn in_force(volume: &Volume, proposal: &SetProposal) -> SetAnswer {
-    if volume.epoch != proposal.epoch {
+fn in_force(volume: &Volume, wanted: &Wanted) -> SetAnswer {
+    if volume.epoch != wanted.epoch {
         return SetAnswer::Fenced { epoch: volume.epoch };
     }
     SetAnswer::InForce {

@@ -70,9 +70,10 @@ impl Reconciler {
         let Ok(status) = self.member.shard.status().await else {
             return Err(NodeError::shard_gone());
         };
+        let me = self.member.me.id;
         let mut open = true;
         for volume in volumes {
-            for copy in volume.set.all().filter(|copy| copy.node == self.member.me.id) {
+            for copy in volume.set.all().filter(|copy| copy.node == me) {
                 // Without the group there is nobody to tell; the next round tries again.
                 open = open && self.follow_replica(volume, copy, &status).await;
             }

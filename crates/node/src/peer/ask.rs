@@ -80,6 +80,13 @@ pub(crate) struct Report {
     pub(crate) waiting: Vec<(VolumeId, String)>,
 }
 
+impl Report {
+    /// The engine of a volume, if there is one.
+    pub(crate) fn engine(&self, volume: VolumeId) -> Option<&LocalEngine> {
+        self.engines.iter().find(|engine| engine.volume == volume)
+    }
+}
+
 /// A disk of that node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LocalDisk {

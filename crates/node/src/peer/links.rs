@@ -68,7 +68,6 @@ impl Links {
         address: &str,
         request: Vec<u8>,
     ) -> Result<Vec<u8>, String> {
-        let request = Frame::Meta(request);
         // The peer may have restarted since; then a fresh connection is tried, once.
         if let Some(mut idle) = self.take(to, address)
             && let Ok(answer) = once(&mut idle.stream, &request).await
@@ -116,9 +115,10 @@ impl Links {
     }
 }
 
-async fn once(stream: &mut Stream, request: &Frame) -> Result<Vec<u8>, String> {
+async fn once(stream: &mut Stream, request: &[u8]) -> Result<Vec<u8>, String> {
     let exchanged = async {
-        greeting::send(stream, request).await?;
+        let sent = greeting::send(stream, &Frame::Meta(request.to_vec()));
+        sent.await?;
         greeting::receive(stream, Kinds::META).await
     };
     match exchanged.await {

@@ -125,7 +125,8 @@ impl PeerListener {
                     return tracing::warn!(peer, from = %hello.from, error, "not understood");
                 }
             };
-            if greeting::send(&mut stream, &Frame::Meta(answer)).await.is_err() {
+            let sent = greeting::send(&mut stream, &Frame::Meta(answer));
+            if sent.await.is_err() {
                 return;
             }
         }

@@ -227,7 +227,7 @@ async fn walk(
 /// The commit LSN of the engine, if one serves.
 async fn committed(member: &Member, volume: &Volume) -> Option<Lsn> {
     let report = member.report(volume.attached?.node).await.ok()?;
-    let engine = report.engines.iter().find(|engine| engine.volume == volume.id)?;
+    let engine = report.engine(volume.id)?;
     engine.serving.then_some(engine.commit)
 }
 

@@ -174,8 +174,7 @@ impl View {
     }
 
     fn engine(&self, volume: &Volume) -> Option<&LocalEngine> {
-        let report = self.report(volume.attached?.node)?;
-        report.engines.iter().find(|engine| engine.volume == volume.id)
+        self.report(volume.attached?.node)?.engine(volume.id)
     }
 
     fn replica(&self, node: NodeId, replica: ReplicaId) -> Option<&LocalReplica> {

@@ -12,7 +12,6 @@ use holdfast_meta::{
 use holdfast_types::{HistoryId, NodeId, VolumeId};
 use std::{
     collections::BTreeSet,
-    future::Future,
     time::{Duration, Instant},
 };
 use tokio::task::JoinSet;
@@ -178,16 +177,15 @@ pub(crate) async fn attach(
     let volume = current(member, name).await?;
     let (node, attached) = propose_attach(member, &volume, &attach).await?;
     let mut last = "its node has not taken it up yet".to_owned();
-    let served = until(ATTACH_MAX, async || {
+    let patience = Patience::of(ATTACH_MAX);
+    loop {
         match member.report(node).await {
             Err(error) => last = format!("node {} does not answer: {error}", name_of(member, node)),
             Ok(report) => {
-                let mut engines = report.engines.iter();
-                let engine = engines.find(|engine| engine.volume == volume.id);
-                if let Some(engine) = engine {
+                if let Some(engine) = report.engine(volume.id) {
                     let new = engine.epoch >= attached.epoch;
                     if engine.serving && new && engine.read_only == attach.read_only {
-                        return Some(Ok(()));
+                        return Ok(());
                     }
                     last = format!("its engine is {}", engine.state);
                 }
@@ -199,22 +197,18 @@ pub(crate) async fn attach(
         }
         // Somebody else may want something else by now.
         let wanted = member.volume(volume.id).and_then(|volume| volume.attached);
-        let superseded = wanted.is_none_or(|wanted| wanted.node != node);
-        superseded.then(|| {
+        if wanted.is_none_or(|wanted| wanted.node != node) {
             let message = "the volume was attached elsewhere or detached meanwhile";
-            Err(ErrorBody::new(ErrorCode::Conflict, message, ""))
-        })
-    });
-    match served.await {
-        Some(ended) => ended,
-        None => Err(ErrorBody::new(
-            ErrorCode::Timeout,
-            format!(
-                "volume {name} is attached to node {} and not served yet: {last}",
-                name_of(member, node)
-            ),
-            "the node goes on trying; see `holdfast status`",
-        )),
+            return Err(ErrorBody::new(ErrorCode::Conflict, message, ""));
+        }
+        if !patience.left().await {
+            let node = name_of(member, node);
+            return Err(ErrorBody::new(
+                ErrorCode::Timeout,
+                format!("volume {name} is attached to node {node} and not served yet: {last}"),
+                "the node goes on trying; see `holdfast status`",
+            ));
+        }
     }
 }
 
@@ -227,19 +221,21 @@ pub(crate) async fn detach(member: &Member, name: &str) -> Result<Option<String>
         return Ok(Some(format!("volume {name} was not attached")));
     };
     let node = attached.node;
-    let stopped = until(DETACH_MAX, async || {
-        let report = member.report(node).await.ok()?;
-        let runs = report.engines.iter().any(|engine| engine.volume == volume.id);
-        (!runs).then_some(())
-    });
-    Ok(match stopped.await {
-        Some(()) => None,
-        None => Some(format!(
-            "node {} has not confirmed that it stopped serving {name}; if it is cut off, it may \
-             serve until it hears of it, or until the volume is attached elsewhere",
-            name_of(member, node)
-        )),
-    })
+    let patience = Patience::of(DETACH_MAX);
+    loop {
+        let report = member.report(node).await;
+        let runs = |volume| report.as_ref().map(|report| report.engine(volume).is_some());
+        if runs(volume.id) == Ok(false) {
+            return Ok(None);
+        }
+        if !patience.left().await {
+            return Ok(Some(format!(
+                "node {} has not confirmed that it stopped serving {name}; if it is cut off, it may \
+                 serve until it hears of it, or until the volume is attached elsewhere",
+                name_of(member, node)
+            )));
+        }
+    }
 }
 
 /// Makes a volume larger; returns when it is, if it is attached.
@@ -259,30 +255,33 @@ pub(crate) async fn resize(
     let Some(attached) = volume.attached else {
         return Ok(Some("it grows when it is attached".to_owned()));
     };
-    let grown = until(RESIZE_MAX, async || {
-        let report = member.report(attached.node).await.ok()?;
-        let engine = report.engines.iter().find(|engine| engine.volume == volume.id)?;
-        (engine.serving && engine.size_bytes >= resize.size_bytes).then_some(())
-    });
-    Ok(match grown.await {
-        Some(()) => Some("clients see the new size when they connect again".to_owned()),
-        None => Some("it grows when its engine serves again".to_owned()),
-    })
+    let patience = Patience::of(RESIZE_MAX);
+    loop {
+        let report = member.report(attached.node).await;
+        let engine = report.as_ref().ok().and_then(|report| report.engine(volume.id));
+        if engine.is_some_and(|e| e.serving && e.size_bytes >= resize.size_bytes) {
+            return Ok(Some("clients see the new size when they connect again".to_owned()));
+        }
+        if !patience.left().await {
+            return Ok(Some("it grows when its engine serves again".to_owned()));
+        }
+    }
 }
 
-/// What `look` finds, if it does before the time is over.
-async fn until<T, F>(within: Duration, mut look: impl FnMut() -> F) -> Option<T>
-where
-    F: Future<Output = Option<T>>,
-{
-    let began = Instant::now();
-    loop {
-        if let Some(found) = look().await {
-            return Some(found);
-        }
-        if began.elapsed() >= within {
-            return None;
-        }
+/// How long to go on looking at another node.
+struct Patience {
+    began: Instant,
+    within: Duration,
+}
+
+impl Patience {
+    fn of(within: Duration) -> Self {
+        Self { began: Instant::now(), within }
+    }
+
+    /// Waits a little; whether there is time for another look.
+    async fn left(&self) -> bool {
         tokio::time::sleep(LOOK_AGAIN).await;
+        self.began.elapsed() < self.within
     }
 }
