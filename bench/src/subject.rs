@@ -43,8 +43,8 @@ impl Subject {
     /// When it does not serve.
     pub fn holdfast(dir: &Path, bytes: u64, args: &[String]) -> Result<Subject> {
         let data_dir = dir.join("holdfast");
-        let mut options = Options::new(&data_dir).with(["--size", &bytes.to_string()]).with(args);
-        options.nbd = "none".to_owned();
+        let size = bytes.to_string();
+        let options = Options::at(&data_dir, "none").with(["--size", &size]).with(args);
         let (daemon, serving) = Daemon::start(&options)?;
         let process = Process::Holdfast { daemon, data_dir };
         Ok(Subject { name: "holdfast", uri: serving.unix, process })

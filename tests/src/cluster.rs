@@ -416,7 +416,7 @@ impl Cluster {
 }
 
 /// Addresses of this process alone: 127, two bytes of the process id, the node's number.
-fn loopback(index: usize) -> Ipv4Addr {
+pub(crate) fn loopback(index: usize) -> Ipv4Addr {
     /// Process ids have 22 bits at most (proc_sys_kernel(5), pid_max); what two
     /// bytes do not hold goes into the last one, above the nodes.
     const NODES_MAX: u32 = 32;

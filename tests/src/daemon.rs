@@ -3,6 +3,7 @@
 //! A daemon dies with its [`Daemon`]; when the test is failing, its log is
 //! printed then.
 
+use crate::cluster::loopback;
 use crate::nbd::Endpoint;
 use crate::verify::client::Target;
 use crate::verify::rounds::Server;
@@ -11,6 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -59,22 +61,45 @@ fn build() -> Result<PathBuf> {
     Ok(profile_dir.join("holdfast"))
 }
 
+/// What the daemon runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Nodes {
+    /// One node in the very process, with this `--nbd`.
+    One(String),
+    /// The quick start's three, each a process, on this `--address`.
+    Three(Ipv4Addr),
+}
+
 /// How to start a daemon.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Its data directory.
     pub data_dir: PathBuf,
-    /// `--nbd`.
-    pub nbd: String,
+    /// How many nodes, and where they serve.
+    pub nodes: Nodes,
     /// Further arguments.
     pub args: Vec<OsString>,
 }
 
 impl Options {
-    /// On a free port, with the program's own defaults.
+    /// One node on a free port, with the program's own defaults.
     #[must_use]
     pub fn new(data_dir: impl Into<PathBuf>) -> Options {
-        Options { data_dir: data_dir.into(), nbd: "127.0.0.1:0".to_owned(), args: Vec::new() }
+        Options::at(data_dir, "127.0.0.1:0")
+    }
+
+    /// One node with its `--nbd`.
+    #[must_use]
+    pub fn at(data_dir: impl Into<PathBuf>, nbd: &str) -> Options {
+        let nodes = Nodes::One(nbd.to_owned());
+        Options { data_dir: data_dir.into(), nodes, args: Vec::new() }
+    }
+
+    /// Three nodes on the address that is this process's own.
+    #[must_use]
+    pub fn three(data_dir: impl Into<PathBuf>) -> Options {
+        let nodes = Nodes::Three(loopback(0));
+        Options { data_dir: data_dir.into(), nodes, args: Vec::new() }
     }
 
     /// With further arguments.
@@ -102,7 +127,14 @@ impl Options {
                 command.env_remove(name);
             }
         }
-        command.arg("--data-dir").arg(&self.data_dir).arg("--nbd").arg(&self.nbd).args(&self.args);
+        command.arg("--data-dir").arg(&self.data_dir);
+        match &self.nodes {
+            Nodes::One(nbd) => command.args(["--nodes", "1", "--nbd", nbd]),
+            Nodes::Three(address) => {
+                command.args(["--nodes", "3", "--address"]).arg(address.to_string())
+            }
+        };
+        command.args(&self.args);
         Ok(command)
     }
 }

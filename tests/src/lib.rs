@@ -8,6 +8,7 @@
 //!   server may answer, across crashes;
 //! - [`daemon`]: starts, stops and kills the daemon under test;
 //! - [`cluster`]: clusters of node processes; [`netns`]: networks that can be cut;
+//! - [`processes`]: the daemon's children, as the kernel knows them;
 //! - [`fixture`]: a daemon with a directory of its own;
 //! - [`liar`]: an NBD server that lies on request, to prove that the verifier
 //!   notices;
@@ -22,6 +23,7 @@ pub mod liar;
 pub mod loop_device;
 pub mod nbd;
 pub mod netns;
+pub mod processes;
 pub mod tools;
 pub mod verify;
 

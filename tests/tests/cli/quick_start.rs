@@ -1,6 +1,6 @@
-//! The first command of the README, and its end.
+//! The first command of the README on one node, and its end.
 
-use holdfast_tests::daemon::{Daemon, STOP_MAX, binary};
+use holdfast_tests::daemon::{Daemon, Options, STOP_MAX, binary};
 use holdfast_tests::fixture::Fixture;
 use holdfast_tests::{command, tools};
 use rustix::process::Signal;
@@ -10,7 +10,7 @@ use std::process::Command;
 fn prints_lines_that_work_when_pasted() {
     let dir = tempfile::tempdir().unwrap();
     let mut start = Command::new(binary().unwrap());
-    start.current_dir(dir.path()).args(["--nbd", "127.0.0.1:0"]);
+    start.current_dir(dir.path()).args(["--nodes", "1", "--nbd", "127.0.0.1:0"]);
     let mut daemon = Daemon::spawn_command(start).unwrap();
     let serving = daemon.wait_ready().unwrap();
     assert!(dir.path().join("holdfast-data").is_dir());
@@ -73,9 +73,8 @@ fn without_tcp_it_serves_the_socket_alone() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("elsewhere.sock");
     let mut fixture = Fixture::start_as(|data_dir| {
-        let mut options = holdfast_tests::daemon::Options::new(data_dir);
-        options.nbd = "none".to_owned();
-        options.with_small_log().with(["--nbd-socket", socket.to_str().unwrap(), "--size", "1MiB"])
+        let options = Options::at(data_dir, "none").with_small_log();
+        options.with(["--nbd-socket", socket.to_str().unwrap(), "--size", "1MiB"])
     })
     .unwrap();
     assert_eq!(fixture.serving.tcp, None);
@@ -86,9 +85,7 @@ fn without_tcp_it_serves_the_socket_alone() {
 #[test]
 fn warns_when_others_can_reach_it() {
     let fixture = Fixture::start_as(|data_dir| {
-        let mut options = holdfast_tests::daemon::Options::new(data_dir);
-        options.nbd = "0.0.0.0:0".to_owned();
-        options.with_small_log().with(["--size", "1MiB"])
+        Options::at(data_dir, "0.0.0.0:0").with_small_log().with(["--size", "1MiB"])
     })
     .unwrap();
     let log = fixture.daemon.log();

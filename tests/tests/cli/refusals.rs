@@ -30,7 +30,11 @@ fn refused(options: &Options) -> String {
 }
 
 fn options(data_dir: &Path) -> Options {
-    Options::new(data_dir).with_small_log().with(["--size", "16MiB"])
+    options_at(data_dir, "127.0.0.1:0")
+}
+
+fn options_at(data_dir: &Path, nbd: &str) -> Options {
+    Options::at(data_dir, nbd).with_small_log().with(["--size", "16MiB"])
 }
 
 /// Every file below `dir` with a digest of its contents, but for lock files, which
@@ -71,7 +75,7 @@ fn a_port_that_is_taken() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let before = contents(fixture.data_dir());
-    let line = refused(&Options { nbd: address.clone(), ..fixture.options.clone() });
+    let line = refused(&options_at(fixture.data_dir(), &address));
     assert!(line.contains(&address) && line.contains("--nbd"), "{line}");
     assert_eq!(contents(fixture.data_dir()), before);
     still_holds_its_bytes(fixture);
