@@ -5,6 +5,8 @@
 mod ask;
 mod links;
 mod listen;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use ask::{
     Answer, Ask, LocalDisk, LocalEngine, LocalMember, LocalReplica, Report, SlotSum,

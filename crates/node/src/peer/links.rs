@@ -94,6 +94,12 @@ impl Links {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How many connections to `address` are kept.
+    #[cfg(test)]
+    pub(super) fn idle_connections(&self, address: &str) -> usize {
+        self.idle().get(address).map_or(0, Vec::len)
+    }
+
     fn take(&self, to: Option<NodeId>, address: &str) -> Option<Idle> {
         let cluster = self.identity.cluster();
         let mut idle = self.idle();
