@@ -102,19 +102,19 @@ fn single_config(args: QuickStartArgs) -> Config {
 }
 
 fn node_config(settings: NodeSettings) -> Result<Config, Failure> {
+    let usage = |message: String| Err(Failure::usage(message));
     let network = settings.network;
     if settings.timing.election_min_ms >= settings.timing.election_max_ms {
-        return Err("--election-min-ms must be less than --election-max-ms".to_owned().into());
+        return usage("--election-min-ms must be less than --election-max-ms".to_owned());
     }
     if settings.timing.heartbeat_ms >= settings.timing.election_min_ms {
-        return Err("--heartbeat-ms must be less than --election-min-ms".to_owned().into());
+        return usage("--heartbeat-ms must be less than --election-min-ms".to_owned());
     }
     if network.advertise.is_none() && network.listen.ip().is_unspecified() {
-        return Err(format!(
+        return usage(format!(
             "--listen {} is every address of this machine; say with --advertise which of them other nodes are to use",
             network.listen
-        )
-        .into());
+        ));
     }
     Ok(Config {
         name: settings.name,

@@ -4,8 +4,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod abuse;
+mod by_hand;
+mod commands;
 mod damage;
 mod quick_start;
 mod refusals;
 mod reports;
+mod settings;
 mod space;
+mod three_nodes;
