@@ -61,7 +61,7 @@ pub enum Question {
         /// The asker has all up to here.
         above: Lsn,
     },
-    /// Committed records from `from` on, as many as fit an answer.
+    /// Records from `from` on that the source's engine has matched, as many as fit an answer.
     Records {
         /// First LSN wanted.
         from: Lsn,
@@ -84,11 +84,14 @@ pub enum Answer {
     },
     /// To [`Question::Records`]; none when the log does not reach back (any more), or not so far yet.
     Records {
-        /// In LSN order, from the one asked for on.
+        /// In LSN order, from the one asked for on. Records that the source's engine has matched,
+        /// committed or not: before an engine serves, the last ones may be in one log only.
         records: Vec<Record>,
-        /// Epoch of the record before the first.
+        /// Epoch of the record before the first: if the asker's is another, the logs differ.
         prev_epoch: Epoch,
-        /// All up to here is committed.
+        /// All up to here is committed *in the source's log*. The asker takes it no further than the
+        /// last of these records: the source may have promised a newer epoch than the asker,
+        /// and what an engine that was replaced sends to the asker next is not committed by it.
         commit: Lsn,
     },
     /// The source cannot answer.
@@ -106,7 +109,8 @@ pub struct Opened {
     pub epochs: Vec<EpochSpan>,
     /// Size in blocks at `applied`.
     pub blocks: u64,
-    /// Known to be committed.
+    /// Known to be committed in the source's log; for the asker only as far as its own log is
+    /// the same, by `epochs` (see [`Answer::Records::commit`]).
     pub commit: Lsn,
 }
 

@@ -53,6 +53,7 @@ impl EngineCore {
         let spent = self.log.spent_at(as_of.min(member.sent()));
         let limit = plus(spent, credits);
         member.limit.wal_bytes = limit.wal_bytes;
+        member.has_limit = true;
         // What another process said before it read of a reservation still has the slots
         // in it that the reservation takes.
         if member.is_local() || member.reserving == 0 {

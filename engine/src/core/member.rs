@@ -82,6 +82,8 @@ pub(super) struct Member {
     pub(super) introduced: bool,
     /// What the records of the log may cost it in all.
     pub(super) limit: Credits,
+    /// It said so on this connection; until then it is sent what others have room for.
+    pub(super) has_limit: bool,
     /// Reservations that it has not answered.
     pub(super) reserving: u32,
     /// Its node's lease is over then, on the boot clock.
@@ -113,6 +115,7 @@ impl Member {
             told: Lsn::ZERO,
             introduced: false,
             limit: Credits { slots: 0, wal_bytes: 0 },
+            has_limit: false,
             reserving: 0,
             lease_until_ms: 0,
             absent_since: Some(now),
@@ -167,7 +170,6 @@ impl Member {
             Link::Down | Link::Lost => {
                 self.promise = None;
                 self.matched = Lsn::ZERO;
-                self.limit = Credits { slots: 0, wal_bytes: 0 };
                 self.reserving = 0;
                 self.introduced = false;
             }
@@ -178,6 +180,12 @@ impl Member {
             }
             Link::Fencing | Link::Promised | Link::Truncating | Link::Behind => {}
         }
+    }
+
+    /// The connection is gone: on the next one it says anew what it has room for.
+    pub(super) fn forget_credits(&mut self) {
+        self.limit = Credits { slots: 0, wal_bytes: 0 };
+        self.has_limit = false;
     }
 
     /// Leaves it alone for a while, longer each time.

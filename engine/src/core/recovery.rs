@@ -52,6 +52,7 @@ impl EngineCore {
         // Whatever it refused, now it cannot be reached: it is asked when it can.
         member.retry_never();
         member.refused = None;
+        member.forget_credits();
         self.leave(id, Link::Down);
     }
 

@@ -109,8 +109,8 @@ impl EngineCore {
                 let mut bytes = 0;
                 for (record, spent) in self.log.from(member.next) {
                     bytes += payload_bytes(record);
-                    let costs = cost(&record.op).wal_bytes > 0;
-                    let full = costs && spent.wal_bytes > member.limit.wal_bytes;
+                    let counts = member.has_limit && cost(&record.op).wal_bytes > 0;
+                    let full = counts && spent.wal_bytes > member.limit.wal_bytes;
                     if full || (bytes > APPEND_BYTES_MAX && !records.is_empty()) {
                         break;
                     }

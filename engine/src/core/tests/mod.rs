@@ -9,3 +9,4 @@ mod random;
 mod rig;
 mod serve;
 mod space;
+mod world;

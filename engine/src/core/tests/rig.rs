@@ -31,7 +31,7 @@ pub(super) struct Rig {
     pub(super) replies: Vec<(u64, Result<Reply, BlockError>)>,
     pub(super) records: Vec<Record>,
     pub(super) members: u8,
-    sessions: Vec<u64>,
+    pub(super) sessions: Vec<u64>,
 }
 
 impl Rig {
