@@ -29,7 +29,7 @@ pub(super) async fn join(
             ErrorCode::Conflict,
             format!("this node is part of cluster {cluster} already"),
             "to move it, remove it there, empty its data directory and disks, and start it with \
-             --seeds of the other cluster",
+             --seed of the other cluster",
         ));
     }
     let seed = join.seed;
