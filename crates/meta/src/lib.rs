@@ -18,5 +18,8 @@ mod store;
 
 pub use catalogue::{Attachment, Catalogue, Disk, Member, Node, Phase, ReplicaSet, Volume};
 pub use command::{Command, Outcome, Rejected};
-pub use group::{BoxFuture, MetaConfig, MetaError, MetaGroup, MetaStatus, ProposeError, Transport};
+pub use group::{
+    BoxFuture, MESSAGE_BYTES_MAX, MetaConfig, MetaError, MetaGroup, MetaStatus, ProposeError,
+    Transport,
+};
 pub use name::{BadName, VolumeName};

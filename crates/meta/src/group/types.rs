@@ -86,6 +86,16 @@ pub enum MetaError {
     /// A setting is out of range.
     #[error("{0}")]
     Config(String),
+    /// The cluster knows this node, but its store is empty: it cannot know what it voted for.
+    #[error(
+        "cluster {cluster} knows node {node}, whose metadata store is empty; empty the whole data directory, so that it joins under a new id"
+    )]
+    LostState {
+        /// This node.
+        node: NodeId,
+        /// The cluster.
+        cluster: ClusterId,
+    },
     /// The Raft core stopped.
     #[error("the metadata group on this node has stopped: {0}")]
     Stopped(String),

@@ -19,6 +19,7 @@ use crate::MetaError;
 use holdfast_io::crashsafe;
 use holdfast_types::NodeId;
 use redb::{Database, Durability, ReadableDatabase as _, TableDefinition, WriteTransaction};
+use serde::{Deserialize, Serialize};
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
@@ -38,7 +39,7 @@ const ONE: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("one");
 
 /// Names in [`ONE`].
 pub(crate) mod key {
-    /// Version of the file, and whose it is.
+    /// Version of the file, whose it is, and its incarnation.
     pub(crate) const FORM: &str = "form";
     /// The Raft vote.
     pub(crate) const VOTE: &str = "vote";
@@ -72,10 +73,23 @@ impl From<StoreError> for MetaError {
     }
 }
 
+/// What a store says of itself.
+#[derive(Serialize, Deserialize)]
+struct Form {
+    version: u32,
+    node: NodeId,
+    incarnation: Incarnation,
+}
+
+/// Drawn when a store is made: tells it from another one that the same node had and lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Incarnation(pub(crate) u128);
+
 /// The open file. Clones are the same one.
 #[derive(Clone)]
 pub(crate) struct Store {
     path: PathBuf,
+    incarnation: Incarnation,
     /// `None` once closed.
     db: Arc<RwLock<Option<Database>>>,
 }
@@ -96,16 +110,33 @@ impl Store {
             }
             error => fail(error.to_string()),
         })?;
-        let store = Self { path: path.clone(), db: Arc::new(RwLock::new(Some(db))) };
-        let form: Option<(u32, NodeId)> = store.get(key::FORM)?;
-        match form {
-            Some((FORM, held)) if held == node => Ok(store),
-            Some((FORM, held)) => Err(MetaError::OtherNode { path, held }),
-            Some((found, _)) => {
-                Err(fail(format!("its form {found} is not {FORM}; use the release that wrote it")))
+        Self::over(path, db, node)
+    }
+
+    /// The store in `db`, if it is this node's and of a form that is understood.
+    fn over(path: PathBuf, db: Database, node: NodeId) -> Result<Self, MetaError> {
+        let db = Arc::new(RwLock::new(Some(db)));
+        let mut store = Self { path, incarnation: Incarnation(0), db };
+        match store.get::<Form>(key::FORM)? {
+            Some(Form { version: FORM, node: held, incarnation }) if held == node => {
+                store.incarnation = incarnation;
+                Ok(store)
             }
-            None => Err(fail("it is no metadata store".to_owned())),
+            Some(Form { version: FORM, node: held, .. }) => {
+                Err(MetaError::OtherNode { path: store.path, held })
+            }
+            Some(Form { version, .. }) => {
+                let cause =
+                    format!("its form {version} is not {FORM}; use the release that wrote it");
+                Err(store.error(cause).into())
+            }
+            None => Err(store.error("it is no metadata store".to_owned()).into()),
         }
+    }
+
+    /// Which of this node's stores it is.
+    pub(crate) fn incarnation(&self) -> Incarnation {
+        self.incarnation
     }
 
     /// Closes the file when what is under way is done. Every later call fails.
@@ -193,17 +224,22 @@ fn create(dir: &Path, path: &Path, node: NodeId) -> Result<(), String> {
     let new = dir.join(format!("{FILE}{}", crashsafe::TEMPORARY_SUFFIX));
     // 1. What a crash left here was never completed.
     crashsafe::remove(&new).map_err(|error| error.to_string())?;
-    let make = || -> Result<(), redb::Error> {
-        let db = Database::builder().set_cache_size(CACHE_BYTES).create(&new)?;
-        let txn = db.begin_write()?;
-        txn.open_table(LOG)?;
-        txn.open_table(ONE)?.insert(key::FORM, value::encode(&(FORM, node)).as_slice())?;
-        // 2. Whole and durable before any name that readers know leads to it.
-        txn.commit()?;
-        Ok(())
-    };
-    make().map_err(|error| error.to_string())?;
+    // 2. Whole and durable before any name that readers know leads to it.
+    let made = Database::builder().set_cache_size(CACHE_BYTES).create(&new);
+    let made = made.map_err(redb::Error::from).and_then(|db| fill(&db, node));
+    made.map_err(|error| error.to_string())?;
     // 3. Its name; 4. durable.
     std::fs::rename(&new, path).map_err(|error| error.to_string())?;
     crashsafe::sync_dir(dir).map_err(|error| error.to_string())
+}
+
+/// What every store has from the beginning on.
+fn fill(db: &Database, node: NodeId) -> Result<(), redb::Error> {
+    let incarnation = Incarnation(uuid::Uuid::new_v4().as_u128());
+    let form = value::encode(&Form { version: FORM, node, incarnation });
+    let txn = db.begin_write()?;
+    txn.open_table(LOG)?;
+    txn.open_table(ONE)?.insert(key::FORM, form.as_slice())?;
+    txn.commit()?;
+    Ok(())
 }
