@@ -18,9 +18,13 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 const MIB: u64 = 1 << 20;
+/// Longest wait, after a signal, for a node that does not serve yet. Formatting and
+/// recovering may take longer, and may be cut off anywhere.
+const STARTING_STOP_MAX: Duration = Duration::from_secs(3);
 /// A second signal ended it, as a shell says it: 128 + SIGINT.
 const KILLED: i32 = 130;
 
@@ -51,15 +55,18 @@ async fn run(config: Config, announce: fn(&Ready)) -> Result<ExitCode, Failure> 
     let starting = serving.clone();
     tokio::spawn(async move {
         signals.next().await;
-        if !starting.load(Ordering::Relaxed) {
-            // Formatting, recovering or waiting for others, which may take a while and may
-            // be cut off anywhere; no client is there yet.
-            std::process::exit(0);
-        }
         // The node may have failed by itself and be gone already.
         let _ = stop.send(());
-        signals.next().await;
-        std::process::exit(KILLED);
+        let formatting = async {
+            tokio::time::sleep(STARTING_STOP_MAX).await;
+            if starting.load(Ordering::Relaxed) {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = formatting => std::process::exit(0),
+            () = signals.next() => std::process::exit(KILLED),
+        }
     });
     let stopped = async move {
         let _ = stopped.await;

@@ -101,8 +101,7 @@ pub(crate) struct NetworkArgs {
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:10829", env = "HOLDFAST_API")]
     pub(crate) api: Listen,
 
-    /// What other nodes are told to ask [default: what --api says]. `replica verify` needs
-    /// nodes to reach each other's API.
+    /// What clients are told to ask [default: what --api says]
     #[arg(long, value_name = "HOST:PORT", value_parser = host_and_port, env = "HOLDFAST_API_ADVERTISE")]
     pub(crate) api_advertise: Option<String>,
 }
