@@ -6,6 +6,7 @@
 //! ([`holdfast_io::IoQueue`]) and [`Event`]s out. It has no clock, no thread and
 //! no async in it, so the simulator drives the very same code.
 
+mod catchup;
 mod host;
 pub mod inspect;
 mod lease;

@@ -18,14 +18,33 @@
 //! the outputs are carried out in their order; then local engines are served. An
 //! [`Output::EngineFenced`] comes before every other output, and so before any read of that engine.
 
+mod calls;
+mod credits;
+mod fence;
+mod inbound;
+mod messages;
+mod pulls;
+mod source;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+use self::{
+    calls::{Call, Calls},
+    credits::Lending,
+    pulls::Pulls,
+    source::SourceConn,
+    stream::Stream,
+};
 use crate::host::{Event, Host};
 use crate::lease::LeaseGranter;
-use holdfast_types::{DiskId, Epoch, NodeId, ReplicaId, VolumeId};
+use holdfast_types::{DiskId, Epoch, Lsn, NodeId, VolumeId};
 use holdfast_wire::{
-    Fence, FromReplica, Record, Refusal, StreamSession, ToReplica,
-    catchup::{Answer, CatchUp, CatchUpError, Question, Source},
+    FromReplica, Record, StreamSession,
+    catchup::{Answer, CatchUpError, Question, Source},
     peer::{Grant, Renew},
 };
+use std::collections::HashMap;
 
 /// The driver's number for an inbound connection, of a stream or of catch-up. Never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -77,13 +96,36 @@ pub enum Output {
         /// The local engine's stream.
         session: StreamSession,
         /// The last record that the local replica holds now.
-        result: Result<holdfast_types::Lsn, CatchUpError>,
+        result: Result<Lsn, CatchUpError>,
     },
 }
 
+/// A replica: a volume on a disk.
+type Place = (DiskId, VolumeId);
+
+/// Emptied lists of records that are kept: an append in hand for each of a turn's streams.
+const SPARE_MAX: usize = 64;
+
 /// See the module's documentation.
 pub struct Server {
+    node: NodeId,
     leases: LeaseGranter,
+    conns: HashMap<ConnId, Conn>,
+    /// The stream that each replica listens to.
+    owners: HashMap<Place, ConnId>,
+    disks: HashMap<DiskId, Lending>,
+    calls: Calls,
+    pulls: Pulls,
+    /// Comes before everything in `out`.
+    fenced: Vec<Output>,
+    out: Vec<Output>,
+    spare: Vec<Vec<Record>>,
+}
+
+/// An inbound connection.
+enum Conn {
+    Stream(Box<Stream>),
+    Source(SourceConn),
 }
 
 /// A pull, for status.
@@ -96,118 +138,102 @@ pub struct PullReport {
     /// What it does, in a word.
     pub state: &'static str,
     /// The last record held.
-    pub last: holdfast_types::Lsn,
+    pub last: Lsn,
     /// Slots and records that came so far.
     pub slots: u64,
     /// See `slots`.
     pub records: u64,
 }
 
-#[allow(unused_variables)]
 impl Server {
     /// The server of a shard of `node`, whose leases last `lease_ms`.
     #[must_use]
     pub fn new(node: NodeId, lease_ms: u64, now_ms: u64) -> Self {
-        Self { leases: LeaseGranter::new(node, lease_ms, now_ms) }
+        Self {
+            node,
+            leases: LeaseGranter::new(node, lease_ms, now_ms),
+            conns: HashMap::new(),
+            owners: HashMap::new(),
+            disks: HashMap::new(),
+            calls: Calls::default(),
+            pulls: Pulls::default(),
+            fenced: Vec::new(),
+            out: Vec::new(),
+            spare: Vec::new(),
+        }
     }
 
     /// A disk was opened. Comes before any renewal is answered, and before any other call with
     /// this host: what its replicas promised before is owed to nobody knows whom.
     pub fn adopt(&mut self, host: &Host, now_ms: u64) {
-        unimplemented!()
+        self.disks.entry(host.disk_id()).or_default();
+        for report in host.volumes() {
+            self.leases.adopt(now_ms, report.volume, report.promised);
+        }
     }
 
-    /// A disk is being taken away: its streams close, its pulls end. The last call with this host.
+    /// A disk is being taken away: its connections close, its pulls end. The last call with this host.
     pub fn disown(&mut self, host: &mut Host, now_ms: u64) {
-        unimplemented!()
+        for report in host.volumes() {
+            self.delete(report.volume, host, now_ms);
+        }
+        self.disks.remove(&host.disk_id());
     }
 
-    /// An engine's node connected for a replica's stream. On a refusal the connection
-    /// is to be closed, and is not known here.
-    ///
-    /// # Errors
-    /// No such replica on this disk, or the disk has failed, or there are too many streams.
-    pub fn open_stream(
-        &mut self,
-        conn: ConnId,
-        volume: VolumeId,
-        replica: ReplicaId,
-        from: NodeId,
-        host: &Host,
-    ) -> Result<(), Refusal> {
-        unimplemented!()
-    }
-
-    /// A replica's node connected to fetch what it lacks.
-    ///
-    /// # Errors
-    /// As [`Self::open_stream`].
-    pub fn open_source(
-        &mut self,
-        conn: ConnId,
-        volume: VolumeId,
-        replica: ReplicaId,
-        from: NodeId,
-        host: &Host,
-    ) -> Result<(), Refusal> {
-        unimplemented!()
-    }
-
-    /// An inbound connection is gone.
-    pub fn close(&mut self, conn: ConnId, host: &mut Host, now_ms: u64) {
-        unimplemented!()
-    }
-
-    /// A message on a stream.
-    pub fn message(&mut self, conn: ConnId, message: ToReplica, host: &mut Host, now_ms: u64) {
-        unimplemented!()
-    }
-
-    /// A question on a catch-up connection.
-    pub fn question(&mut self, conn: ConnId, question: Question, host: &mut Host, now_ms: u64) {
-        unimplemented!()
+    /// The replica is being deleted: its connections close, its pull ends, its leases are
+    /// forgotten. Called with [`Host::delete_volume`].
+    pub fn delete(&mut self, volume: VolumeId, host: &mut Host, now_ms: u64) {
+        self.close_all(host, now_ms, "the replica is deleted", |at| at == volume);
+        self.abort_pull((host.disk_id(), volume), now_ms);
+        self.leases.forget(volume);
     }
 
     /// Everything that a host says goes through here first. What is returned is the
     /// local engine's, or the driver's own.
     pub fn event(&mut self, event: Event, host: &mut Host, now_ms: u64) -> Option<Event> {
-        unimplemented!()
+        match event {
+            Event::Ack(ack) => self.ack(ack, host, now_ms).map(Event::Ack),
+            Event::Refused { volume, session, refusal } => self
+                .refused(volume, session, refusal, host, now_ms)
+                .then_some(Event::Refused { volume, session, refusal }),
+            Event::CreditsGrew => {
+                self.credits_grew(host, now_ms);
+                Some(Event::CreditsGrew)
+            }
+            Event::DiskFailed(error) => {
+                self.disk_failed(host, now_ms);
+                Some(Event::DiskFailed(error))
+            }
+            answer => match calls::tag_of(&answer).and_then(|tag| self.calls.take(tag)) {
+                Some(call) => {
+                    self.answered(call, answer, host, now_ms);
+                    None
+                }
+                None => Some(answer),
+            },
+        }
     }
 
     /// Time passed: called a few times a second (bounds of catch-up count on it).
     pub fn tick(&mut self, now_ms: u64) {
-        unimplemented!()
+        self.tick_pulls(now_ms);
     }
 
     /// What is to be done now, in order; appended to `into`.
     pub fn take(&mut self, into: &mut Vec<Output>) {
-        unimplemented!()
+        into.append(&mut self.fenced);
+        into.append(&mut self.out);
     }
 
     /// An emptied list of records for the next append that is read from a connection.
     pub fn spare_records(&mut self) -> Vec<Record> {
-        unimplemented!()
+        self.spare.pop().unwrap_or_default()
     }
 
-    /// The connection to a source is there and welcomed.
-    pub fn source_up(&mut self, pull: PullId, host: &mut Host, now_ms: u64) {
-        unimplemented!()
-    }
-
-    /// It could not be opened, or has ended.
-    pub fn source_down(&mut self, pull: PullId, cause: String, host: &mut Host, now_ms: u64) {
-        unimplemented!()
-    }
-
-    /// A source answers.
-    pub fn answer(&mut self, pull: PullId, answer: Answer, host: &mut Host, now_ms: u64) {
-        unimplemented!()
-    }
-
-    /// The local engine asks its replica for a promise: called right before
-    /// [`Host::fence`]. Ends the streams and pulls that the promise fences off.
-    pub fn local_fence(&mut self, fence: &Fence, host: &mut Host, now_ms: u64) {
-        unimplemented!()
+    fn keep_spare(&mut self, records: Vec<Record>) {
+        if self.spare.len() < SPARE_MAX {
+            self.spare.push(records);
+        }
     }
 
     /// For how long the engine of `epoch` on `node` must not serve yet: what
@@ -219,25 +245,7 @@ impl Server {
 
     /// The local engine of `epoch` has answered its last read.
     pub fn local_release(&mut self, volume: VolumeId, epoch: Epoch) {
-        unimplemented!()
-    }
-
-    /// The local engine wants its local replica level. Ends in [`Output::CaughtUp`], unless a newer
-    /// fence or another call comes first.
-    pub fn local_catch_up(
-        &mut self,
-        volume: VolumeId,
-        catch_up: CatchUp,
-        host: &mut Host,
-        now_ms: u64,
-    ) {
-        unimplemented!()
-    }
-
-    /// The replica is being deleted: its streams close, its pull ends, its leases are
-    /// forgotten. Called with [`Host::delete_volume`].
-    pub fn delete(&mut self, volume: VolumeId, host: &mut Host, now_ms: u64) {
-        unimplemented!()
+        self.leases.release(volume, epoch, self.node);
     }
 
     /// Answers a node's renewal.
@@ -249,12 +257,25 @@ impl Server {
     /// not to be promised to local engines.
     #[must_use]
     pub fn slots_lent(&self, disk: DiskId) -> u64 {
-        unimplemented!()
+        self.disks.get(&disk).map_or(0, Lending::slots)
     }
 
-    /// The pulls under way or waiting.
-    #[must_use]
-    pub fn pulls(&self) -> Vec<PullReport> {
-        unimplemented!()
+    fn send(&mut self, conn: ConnId, message: FromReplica) {
+        self.out.push(Output::Send(conn, message));
+    }
+
+    fn stream(&mut self, conn: ConnId) -> Option<&mut Stream> {
+        match self.conns.get_mut(&conn) {
+            Some(Conn::Stream(stream)) => Some(stream),
+            _ => None,
+        }
+    }
+
+    /// # Panics
+    /// If the disk was not adopted: its promises would be forgotten, which no test would show.
+    fn adopted(&self, host: &Host) -> DiskId {
+        let disk = host.disk_id();
+        assert!(self.disks.contains_key(&disk), "disk {disk} is used before it is adopted");
+        disk
     }
 }
