@@ -5,7 +5,8 @@ use crate::{
     counts::Counts,
     invariants::{
         Invariant::{
-            self, I3CommitIsForever, I5NothingAcknowledgedIsLost, I7AppliedIsCommitted,
+            self, I2LogMatching, I3CommitIsForever, I4AckedMeansCommitted,
+            I5NothingAcknowledgedIsLost, I6ReadsAreLinearizable, I7AppliedIsCommitted,
             I8PersistBeforePromise,
         },
         Violation,
@@ -68,6 +69,56 @@ pub const HUNTS: &[Hunt] = &[
         mutant: Mutant::SlotReusedBeforeCheckpoint,
         scenario: Scenario::Replica,
         breaks: &[I5NothingAcknowledgedIsLost, I7AppliedIsCommitted],
+    },
+    Hunt {
+        mutant: Mutant::PromiseNotPersisted,
+        scenario: Scenario::Cluster,
+        breaks: &[I8PersistBeforePromise],
+    },
+    Hunt {
+        mutant: Mutant::PrevEpochIgnored,
+        scenario: Scenario::Matching,
+        breaks: &[I2LogMatching],
+    },
+    Hunt {
+        mutant: Mutant::EpochHistoryIgnored,
+        scenario: Scenario::Cluster,
+        breaks: &[I3CommitIsForever],
+    },
+    Hunt {
+        mutant: Mutant::AckBeforeQuorum,
+        scenario: Scenario::Cluster,
+        breaks: &[I4AckedMeansCommitted],
+    },
+    Hunt {
+        mutant: Mutant::ApplyBeforeCommit,
+        scenario: Scenario::Cluster,
+        breaks: &[I7AppliedIsCommitted],
+    },
+    Hunt {
+        mutant: Mutant::SuspectLogCounted,
+        scenario: Scenario::Cluster,
+        breaks: &[I3CommitIsForever],
+    },
+    Hunt {
+        mutant: Mutant::ServesBeforeEpochStart,
+        scenario: Scenario::Cluster,
+        breaks: &[I6ReadsAreLinearizable],
+    },
+    Hunt {
+        mutant: Mutant::LeaseFromReceipt,
+        scenario: Scenario::Cluster,
+        breaks: &[I6ReadsAreLinearizable],
+    },
+    Hunt {
+        mutant: Mutant::LeaseRenewedAfterFence,
+        scenario: Scenario::Cluster,
+        breaks: &[I6ReadsAreLinearizable],
+    },
+    Hunt {
+        mutant: Mutant::UncommittedRead,
+        scenario: Scenario::Cluster,
+        breaks: &[I6ReadsAreLinearizable],
     },
 ];
 

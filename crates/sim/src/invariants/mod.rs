@@ -11,10 +11,11 @@ pub mod i6_reads_are_linearizable;
 pub mod i7_applied_is_committed;
 pub mod i8_persist_before_promise;
 pub mod i9_no_silent_corruption;
+pub mod liveness;
 
 use std::fmt;
 
-/// An invariant, by its number in the design.
+/// An invariant, by its number in the design, and what the design promises beside them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Invariant {
     /// One engine commits at a time.
@@ -37,6 +38,8 @@ pub enum Invariant {
     I9NoSilentCorruption,
     /// Every queue has its limit, and what is full gets empty again.
     I10Bounded,
+    /// Once nothing goes wrong any more, every volume is served and whole.
+    Liveness,
 }
 
 impl fmt::Display for Invariant {
@@ -52,6 +55,7 @@ impl fmt::Display for Invariant {
             Self::I8PersistBeforePromise => "I8 Persist before promise",
             Self::I9NoSilentCorruption => "I9 No silent corruption",
             Self::I10Bounded => "I10 Bounded",
+            Self::Liveness => "Liveness",
         })
     }
 }

@@ -127,6 +127,8 @@ impl World {
         };
         let base = Point { lsn, epoch: behind };
         let records = self.make_records(base, epoch);
+        let sent = self.lineage.sent(&append(epoch, base, &records));
+        i2_log_matching::check_sent(VOLUME, sent)?;
         let last = records.last().map_or(base, |record| Point { lsn: record.lsn, epoch });
         self.ends.push(last);
         for replica in 0..self.replicas.len() {
@@ -169,18 +171,6 @@ impl World {
         records: &[Record],
     ) -> Result<(), Violation> {
         let (fence_tag, truncate_tag) = (self.tag(), self.tag());
-        let append = Append {
-            volume: VOLUME,
-            history: HISTORY,
-            epoch,
-            generation: Generation::new(1),
-            session: StreamSession(1),
-            prev_epoch: base.epoch,
-            prev_lsn: base.lsn,
-            records: records.to_vec(),
-            commit_lsn: Lsn::ZERO,
-        };
-        i2_log_matching::check_sent(VOLUME, self.lineage.sent(&append))?;
         let (disk, host) = &mut self.replicas[replica];
         host.fence(fence_tag, &Fence { volume: VOLUME, history: HISTORY, epoch, node: NODE });
         pump(host, disk, "a promise", |_, _, events| {
@@ -193,7 +183,7 @@ impl World {
                 events.iter().any(|event| matches!(event, Event::Truncated { .. }))
             })?;
         }
-        host.append(append);
+        host.append(append(epoch, base, records));
         let mut refused = false;
         pump(host, disk, "an answer to an append", |_, _, events| {
             refused |= events.iter().any(|event| matches!(event, Event::Refused { .. }));
@@ -228,4 +218,18 @@ fn report(host: &Host) -> VolumeReport {
         unreachable!("the volume is never deleted")
     };
     report
+}
+
+fn append(epoch: Epoch, base: Point, records: &[Record]) -> Append {
+    Append {
+        volume: VOLUME,
+        history: HISTORY,
+        epoch,
+        generation: Generation::new(1),
+        session: StreamSession(1),
+        prev_epoch: base.epoch,
+        prev_lsn: base.lsn,
+        records: records.to_vec(),
+        commit_lsn: Lsn::ZERO,
+    }
 }

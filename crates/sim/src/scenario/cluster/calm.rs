@@ -8,7 +8,7 @@ use super::{
 use crate::{
     counts::Counts,
     disk::SimDisk,
-    invariants::{Violation, i7_applied_is_committed, i10_bounded},
+    invariants::{Violation, i7_applied_is_committed, i10_bounded, liveness},
     model::WriteId,
     scenario::pump::pump,
 };
@@ -43,13 +43,13 @@ impl World {
         let end_ns = self.now_ns() + CALM_NS;
         let whole = self.run_until(end_ns, Self::is_whole)?;
         if !whole {
-            return Err(i10_bounded::stalled(&self.what_is_missing()));
+            return Err(liveness::overdue(&self.what_is_missing()));
         }
         let end_ns = self.now_ns() + AFTERWARDS_NS;
         self.run_until(end_ns, |_| false)?;
         let end_ns = self.now_ns() + QUIET_NS;
         if !self.run_until(end_ns, |world| world.stop_clients() && world.is_level())? {
-            return Err(i10_bounded::stalled(&self.what_is_missing()));
+            return Err(liveness::overdue(&self.what_is_missing()));
         }
         self.check_clients()?;
         self.check_replicas()

@@ -234,8 +234,22 @@ impl World {
 
     /// What a process finds on its disk: all that earlier ones have said.
     pub(super) fn watch_opened(&mut self, node: usize, host: &Host) -> Result<(), Violation> {
-        self.watch_reports(node, host)?;
         let damaged = self.machines[node].damaged;
+        if damaged {
+            // What it said may be what was damaged.
+            for report in host.volumes() {
+                let Some(index) = self.volume_of(report.volume) else { continue };
+                self.volumes[index].held.insert(
+                    node,
+                    Held {
+                        promised: report.promised,
+                        durable: end_of(&report, report.last_lsn),
+                        truncate: None,
+                    },
+                );
+            }
+        }
+        self.watch_reports(node, host)?;
         for report in host.volumes() {
             let Some(index) = self.volume_of(report.volume) else { continue };
             let volume = &mut self.volumes[index];

@@ -1,0 +1,10 @@
+//! Once nothing goes wrong any more, every volume is served, every set is whole, and
+//! every client is answered, within a bound.
+
+use super::{Invariant::Liveness, Violation};
+
+/// What is still missing when the time is up.
+#[must_use]
+pub fn overdue(what: &str) -> Violation {
+    Violation { invariant: Liveness, what: format!("nothing goes wrong any more, and yet: {what}") }
+}
