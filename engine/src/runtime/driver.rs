@@ -1,17 +1,23 @@
-//! One turn of a shard: completions to hosts, their events to engines, requests
-//! to engines, engines' commands to hosts, until nothing moves; then everything
-//! that gathered goes to the disks, with one system call each.
+//! One turn of a shard: completions to hosts, what other nodes sent to the replicas here,
+//! hosts' events to engines, requests to engines, engines' commands to hosts and streams,
+//! until nothing moves; then everything that gathered goes to the disks, with one
+//! system call each, and to the streams, with one write each.
 //!
 //! A turn never waits and is never entered twice: connections, disks and timers
 //! only put the driver on the schedule.
 
 use super::agenda::{Agenda, Number};
-use super::volume::{LOCAL, Volume};
-use super::{DiskParts, DiskStatus, ShardParts};
+use super::disks::{DiskSlot, Disks};
+use super::inbound::Inbound;
+use super::link::Outgoing;
+use super::peers::Peers;
+use super::volume::Volume;
+use super::{SetProposal, ShardParts};
 use crate::core::{Command, Event, OpTag};
-use holdfast_io::{BufPool, Clock, Completion, Disk, IoQueue};
-use holdfast_replica::{self as replica, Host, HostError, ReadError, RecoveryReport, Tag};
-use holdfast_types::{ClusterId, DiskId, NodeId, VolumeId};
+use crate::lease::LeaseHolder;
+use holdfast_io::{BufPool, Clock, Completion};
+use holdfast_replica::{self as replica, Output, ReadError, Server, Tag};
+use holdfast_types::{NodeId, VolumeId};
 use holdfast_wire::Refusal;
 use std::{
     cell::{Cell, RefCell},
@@ -19,40 +25,40 @@ use std::{
     rc::Rc,
     time::Instant,
 };
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
-/// Volumes of one shard. A tag has 16 bits for the volume; zero is nobody.
+/// Volumes of one shard.
 pub(super) const VOLUMES_MAX: usize = 4096;
-
-/// A disk of the shard.
-pub(super) struct DiskSlot {
-    pub(super) id: DiskId,
-    pub(super) label: String,
-    pub(super) disk: Box<dyn Disk>,
-    pub(super) host: Host,
-    recovery: RecoveryReport,
-    queue: IoQueue,
-    failure_told: bool,
-}
+/// A host's tag has 15 bits for the volume, zero being nobody: the server's have the 16th.
+const NUMBER_MAX: Number = (1 << 15) - 1;
 
 /// Everything on a shard. Fields are borrowed within a turn, or between turns,
 /// never across an await.
 pub(super) struct Inner {
     pub(super) name: String,
     pub(super) node: NodeId,
-    pub(super) cluster: Cell<Option<ClusterId>>,
-    changed: watch::Sender<u64>,
+    pub(super) lease_ms: u64,
+    pub(super) shrink_after_ms: u64,
+    pub(super) proposals: mpsc::Sender<SetProposal>,
     pub(super) pool: BufPool,
     pub(super) agenda: Rc<Agenda>,
     pub(super) clock: Box<dyn Clock>,
-    pub(super) disks: RefCell<Vec<DiskSlot>>,
+    pub(super) disks: RefCell<Disks>,
     pub(super) volumes: RefCell<Volumes>,
+    /// What others ask of the replicas here; comes after `disks` when both are borrowed.
+    pub(super) server: RefCell<Server>,
+    /// What this node's engines hold of other nodes.
+    pub(super) leases: RefCell<LeaseHolder>,
+    pub(super) peers: Peers,
+    pub(super) inbound: Inbound,
+    pub(super) outgoing: Rc<Outgoing>,
     /// Calls of the control plane that a host has yet to answer.
-    pub(super) calls: RefCell<HashMap<Tag, oneshot::Sender<Result<(), HostError>>>>,
+    pub(super) calls: RefCell<HashMap<Tag, oneshot::Sender<replica::Event>>>,
     pub(super) next_call: Cell<u64>,
     /// A turn has ended.
     pub(super) turned: Notify,
     pub(super) stopping: Cell<bool>,
+    changed: watch::Sender<u64>,
     /// A host may have something to flush.
     touched: Cell<bool>,
     buffers: RefCell<Buffers>,
@@ -78,7 +84,7 @@ impl Volumes {
             return None;
         }
         loop {
-            self.last_number = self.last_number.checked_add(1).unwrap_or(1);
+            self.last_number = self.last_number % NUMBER_MAX + 1;
             if !self.by_number.contains_key(&self.last_number) {
                 return Some(self.last_number);
             }
@@ -97,48 +103,30 @@ impl Volumes {
     }
 }
 
+/// The time of a turn, read after what it handles was received.
+#[derive(Clone, Copy)]
+pub(super) struct Now {
+    pub(super) instant: Instant,
+    /// Milliseconds of the boot clock: what leases are counted on.
+    pub(super) boot_ms: u64,
+}
+
 /// Lists that every turn uses again.
 #[derive(Default)]
-struct Buffers {
+pub(super) struct Buffers {
     done: Vec<Completion>,
     events: Vec<replica::Event>,
-    commands: Vec<Command>,
+    pub(super) commands: Vec<Command>,
+    outputs: Vec<Output>,
 }
 
 /// A host's tag: which volume's call, and which call of it.
-fn tag_of(volume: Number, call: OpTag) -> Tag {
+pub(super) fn tag_of(volume: Number, call: OpTag) -> Tag {
     Tag(u64::from(volume) << OpTag::BITS | call.0)
 }
 
 fn call_of(tag: Tag) -> (Number, OpTag) {
     ((tag.0 >> OpTag::BITS) as Number, OpTag(tag.0 & ((1 << OpTag::BITS) - 1)))
-}
-
-impl DiskSlot {
-    pub(super) fn new(parts: DiskParts) -> Self {
-        Self {
-            id: parts.host.disk_id(),
-            label: parts.label,
-            disk: parts.disk,
-            host: parts.host,
-            recovery: parts.recovery,
-            queue: IoQueue::new(),
-            failure_told: false,
-        }
-    }
-
-    pub(super) fn status(&self) -> DiskStatus {
-        DiskStatus {
-            disk: self.id,
-            label: self.label.clone(),
-            backend: self.disk.describe(),
-            credits: self.host.credits(),
-            in_flight: self.disk.in_flight(),
-            failure: self.host.failure().map(ToString::to_string),
-            recovery: self.recovery.clone(),
-            replicas: self.host.volumes(),
-        }
-    }
 }
 
 impl Inner {
@@ -148,21 +136,35 @@ impl Inner {
         changed: watch::Sender<u64>,
         clock: Box<dyn Clock>,
     ) -> Self {
-        let ShardParts { pool, disks, node, .. } = parts;
+        let ShardParts { pool, disks, node, lease_ms, shrink_after_ms, proposals } = parts;
+        let now_ms = clock.now_ms();
+        let mut server = Server::new(node, lease_ms, now_ms);
+        let mut slots = Disks::default();
+        for parts in disks {
+            server.adopt(&parts.host, now_ms);
+            slots.add(DiskSlot::new(parts));
+        }
         Self {
             name,
             node,
-            cluster: Cell::new(None),
-            changed,
+            lease_ms,
+            shrink_after_ms,
+            proposals,
             pool,
             agenda: Rc::default(),
             clock,
-            disks: RefCell::new(disks.into_iter().map(DiskSlot::new).collect()),
+            disks: RefCell::new(slots),
             volumes: RefCell::default(),
+            server: RefCell::new(server),
+            leases: RefCell::default(),
+            peers: Peers::default(),
+            inbound: Inbound::default(),
+            outgoing: Rc::default(),
             calls: RefCell::default(),
             next_call: Cell::new(0),
             turned: Notify::new(),
             stopping: Cell::new(false),
+            changed,
             touched: Cell::new(false),
             buffers: RefCell::default(),
         }
@@ -175,23 +177,33 @@ impl Inner {
         self.agenda.wake();
     }
 
-    /// Time has passed: every disk and every volume gets to know.
+    /// Says to managers that something changed.
+    pub(super) fn announce(&self) {
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    /// Time has passed: every disk and every volume gets to know, and peers that are silent
+    /// or take nothing are cut off.
     pub(super) fn tick(&self) {
         let now_ms = self.clock.now_ms();
         for slot in self.disks.borrow_mut().iter_mut() {
             slot.host.tick(now_ms);
         }
+        self.server.borrow_mut().tick(now_ms);
+        self.inbound.check(now_ms);
         for volume in self.volumes.borrow().by_number.values() {
+            volume.remotes().for_each(|remote| remote.check(self, now_ms));
             volume.list();
         }
         self.touch();
     }
 
     /// One turn.
-    pub(super) fn turn(&self) {
+    pub(super) fn turn(self: &Rc<Self>) {
         let mut disks = self.disks.borrow_mut();
+        let mut server = self.server.borrow_mut();
         let mut buffers = self.buffers.borrow_mut();
-        let now = Instant::now();
+        let now = Now { instant: Instant::now(), boot_ms: self.clock.now_ms() };
         let mut moved = self.touched.take();
         // Once: what completes from here on wakes the driver again, after the
         // connections had their turn.
@@ -202,18 +214,29 @@ impl Inner {
                 slot.host.complete(completion);
             }
         }
+        moved |= self.take_arrivals(&mut disks, &mut server, now);
         loop {
-            for (index, slot) in disks.iter_mut().enumerate() {
+            for (place, slot) in disks.places_mut() {
                 slot.host.drain_events(&mut buffers.events);
+                moved |= !buffers.events.is_empty();
                 for event in buffers.events.drain(..) {
-                    self.host_event(index, slot, event);
+                    // Remote engines' first; the rest is for those here.
+                    if let Some(event) = server.event(event, &mut slot.host, now.boot_ms) {
+                        self.host_event(place, slot, event, &server, now);
+                    }
                 }
+            }
+            // Before local engines: one that is fenced off answers no read any more.
+            server.take(&mut buffers.outputs);
+            moved |= !buffers.outputs.is_empty();
+            for output in buffers.outputs.drain(..) {
+                self.carry_output(output);
             }
             while let Some(number) = self.agenda.next() {
                 let volume = self.volumes.borrow().by_number.get(&number).cloned();
                 if let Some(volume) = volume {
                     volume.unlisted();
-                    self.serve(&volume, &mut disks[volume.disk()], &mut buffers, now);
+                    self.serve(&volume, &mut disks, &mut server, &mut buffers, now);
                     moved = true;
                 }
             }
@@ -227,155 +250,111 @@ impl Inner {
                 }
             }
         }
+        self.outgoing.flush();
         self.turned.notify_waiters();
     }
 
-    /// Says to managers that something changed.
-    fn announce(&self) {
-        self.changed.send_modify(|count| *count += 1);
-    }
-
-    fn host_event(&self, index: usize, slot: &mut DiskSlot, event: replica::Event) {
+    fn host_event(
+        &self,
+        place: usize,
+        slot: &mut DiskSlot,
+        event: replica::Event,
+        server: &Server,
+        now: Now,
+    ) {
         use replica::Event as From;
         match event {
-            From::Ack(ack) => self.to_id(ack.volume, |_| Event::Ack { member: LOCAL, ack }),
+            From::Ack(ack) => self.to_id(ack.volume, |member| Event::Ack { member, ack }),
             From::Refused { volume, session, refusal } => {
-                self.to_id(volume, |_| Event::Refused { member: LOCAL, session, refusal });
+                self.to_id(volume, |member| Event::Refused { member, session, refusal });
             }
-            From::Promised { tag, result } => {
-                self.to_call(tag, |_, _| Event::Promised { member: LOCAL, result });
-            }
-            From::Truncated { tag, result } => {
-                self.to_call(tag, |_, _| Event::Truncated { member: LOCAL, result });
-            }
-            From::Read { tag, result } => self.to_call(tag, |volume, tag| {
-                if let Err(error) = &result {
-                    report(slot, volume, error);
+            From::Promised { tag, mut result } => self.to_call(tag, |volume, member, _| {
+                if let Ok(promise) = &mut result {
+                    let (id, epoch) = (volume.id(), volume.epoch());
+                    promise.lease_owed_ms = server.owed_ms(id, epoch, self.node, now.boot_ms);
                 }
-                Event::ReadDone { member: LOCAL, tag, result }
+                Event::Promised { member, result }
             }),
-            From::Status { tag, result } => self.to_call(tag, |volume, tag| {
+            From::Truncated { tag, result } => {
+                self.to_call(tag, |_, member, _| Event::Truncated { member, result });
+            }
+            From::Read { tag, result } => self.to_call(tag, |volume, member, tag| {
                 if let Err(error) = &result {
                     report(slot, volume, error);
                 }
-                Event::StatusDone { member: LOCAL, tag, result }
+                Event::ReadDone { member, tag, result }
+            }),
+            From::Status { tag, result } => self.to_call(tag, |volume, member, tag| {
+                if let Err(error) = &result {
+                    report(slot, volume, error);
+                }
+                Event::StatusDone { member, tag, result }
             }),
             From::Reserved { tag, granted } => {
-                self.to_call(tag, |_, tag| Event::Reserved { member: LOCAL, tag, granted });
+                self.to_call(tag, |_, member, tag| Event::Reserved { member, tag, granted });
             }
-            From::VolumeChanged { tag, result } => {
+            From::VolumeChanged { tag, .. } | From::Digest { tag, .. } => {
                 if let Some(call) = self.calls.borrow_mut().remove(&tag) {
                     // Whoever called may have stopped waiting.
-                    let _ = call.send(result);
+                    let _ = call.send(event);
                 }
             }
-            // Asked for by nobody here.
-            From::SourceOpened { .. }
-            | From::SourceSlots { .. }
-            | From::SourceRecords { .. }
-            | From::Filled { .. }
-            | From::FillDone { .. }
-            | From::SettledAll { .. }
-            | From::Digest { .. } => {}
-            From::CreditsGrew => self.for_volumes_on(index, Volume::list),
+            From::CreditsGrew => self.for_volumes_on(place, |volume, _| volume.list()),
             From::DiskFailed(error) => {
                 if !std::mem::replace(&mut slot.failure_told, true) {
                     tracing::error!(
                         disk = %slot.id,
                         path = %slot.label,
                         %error,
-                        "the disk has failed; its volumes stop. Replace it; nothing is written to it any more"
+                        "the disk has failed; its replicas are lost to their volumes. Replace it; nothing is written to it any more"
                     );
+                    self.announce();
                 }
-                self.for_volumes_on(index, |volume| {
+                self.for_volumes_on(place, |volume, member| {
                     let refusal = Refusal::DiskFailed;
-                    volume.tell(Event::MemberLost { member: LOCAL, refusal });
+                    volume.tell(Event::MemberLost { member, refusal });
                 });
             }
+            // Only the server asks for these.
+            From::SourceOpened { .. }
+            | From::SourceSlots { .. }
+            | From::SourceRecords { .. }
+            | From::Filled { .. }
+            | From::FillDone { .. }
+            | From::SettledAll { .. } => {}
         }
     }
 
-    fn to_id(&self, id: VolumeId, event: impl FnOnce(&Volume) -> Event) {
+    /// For the local member of a volume.
+    fn to_id(&self, id: VolumeId, event: impl FnOnce(crate::core::MemberId) -> Event) {
         let volumes = self.volumes.borrow();
         let number = volumes.by_id.get(&id);
-        if let Some(volume) = number.and_then(|number| volumes.by_number.get(number)) {
-            volume.tell(event(volume));
+        if let Some(volume) = number.and_then(|number| volumes.by_number.get(number))
+            && let Some(member) = volume.local()
+        {
+            volume.tell(event(member));
         }
     }
 
-    fn to_call(&self, tag: Tag, event: impl FnOnce(&Volume, OpTag) -> Event) {
+    fn to_call(
+        &self,
+        tag: Tag,
+        event: impl FnOnce(&Volume, crate::core::MemberId, OpTag) -> Event,
+    ) {
         let (number, call) = call_of(tag);
-        if let Some(volume) = self.volumes.borrow().by_number.get(&number) {
-            volume.tell(event(volume, call));
+        if let Some(volume) = self.volumes.borrow().by_number.get(&number)
+            && let Some(member) = volume.local()
+        {
+            volume.tell(event(volume, member, call));
         }
     }
 
-    fn for_volumes_on(&self, disk: usize, what: impl Fn(&Volume)) {
+    fn for_volumes_on(&self, place: usize, what: impl Fn(&Volume, crate::core::MemberId)) {
         for volume in self.volumes.borrow().by_number.values() {
-            if volume.disk() == disk {
-                what(volume);
-            }
-        }
-    }
-
-    /// Lets one engine decide, and carries out what it decided.
-    fn serve(&self, volume: &Volume, slot: &mut DiskSlot, buffers: &mut Buffers, now: Instant) {
-        let mut core = volume.core.borrow_mut();
-        core.handle(Event::Tick { now, boot_ms: self.clock.now_ms() });
-        // Exact: everything that this disk's engines sequenced before is in its host.
-        let credits = slot.host.credits();
-        let as_of = core.last_lsn();
-        core.handle(Event::Credits { member: LOCAL, as_of, credits });
-        volume.pass_on(&mut core);
-        core.flush();
-        core.take_commands(&mut buffers.commands);
-        let number = volume.number();
-        for command in buffers.commands.drain(..) {
-            let host = &mut slot.host;
-            match command {
-                Command::Fence { fence, .. } => host.fence(tag_of(number, OpTag(0)), &fence),
-                Command::Truncate { truncate, .. } => {
-                    host.truncate(tag_of(number, OpTag(0)), &truncate);
-                }
-                Command::Append { append, .. } => core.recycle(host.append(append)),
-                Command::Commit { lsn, .. } => host.advance_commit(volume.id(), lsn),
-                Command::Read { tag, epoch, at, range, .. } => {
-                    host.read(tag_of(number, tag), volume.id(), epoch, at, range);
-                }
-                Command::Status { tag, epoch, at, range, .. } => {
-                    host.status(tag_of(number, tag), volume.id(), epoch, at, range);
-                }
-                Command::Reserve { tag, range, .. } => {
-                    host.reserve(tag_of(number, tag), volume.id(), range);
-                }
-                Command::Unreserve { tag, range, .. } => {
-                    host.unreserve(tag_of(number, tag), volume.id(), range);
-                }
-                Command::CatchUp { .. }
-                | Command::Release { .. }
-                | Command::ProposeSet { .. }
-                | Command::Resized { .. } => {}
-                Command::Reply { session, tag, result } => volume.reply(session, tag, result),
-                Command::Serving => {
-                    tracing::info!(
-                        volume = %volume.id(),
-                        epoch = core.epoch().get(),
-                        lsn = core.commit_lsn().get(),
-                        "volume is served"
-                    );
-                    volume.changed.notify_waiters();
-                    self.announce();
-                }
-                Command::Stopped { reason } => {
-                    let (epoch, lsn) = (core.epoch().get(), core.commit_lsn().get());
-                    if reason == crate::core::StopReason::Detached {
-                        tracing::info!(volume = %volume.id(), epoch, lsn, "volume is detached");
-                    } else {
-                        tracing::error!(volume = %volume.id(), epoch, lsn, %reason, "volume is no longer served");
-                    }
-                    volume.set_stopped(reason);
-                    self.announce();
-                }
+            if volume.disk() == Some(place)
+                && let Some(member) = volume.local()
+            {
+                what(volume, member);
             }
         }
     }

@@ -97,6 +97,9 @@ pub enum ReplicaError {
     /// What the replica's host said.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// The replica refuses.
+    #[error(transparent)]
+    Refused(#[from] holdfast_wire::Refusal),
 }
 
 /// Why a volume does not grow.

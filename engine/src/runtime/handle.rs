@@ -5,8 +5,8 @@ use super::{
     Shard, ShardGone, ShardStatus,
 };
 use holdfast_io::{BufPool, net::Detached};
-use holdfast_replica::NewVolume;
-use holdfast_types::{ClusterId, DiskId, NodeId, VolumeId};
+use holdfast_replica::{NewVolume, ReadError, SlotDigest};
+use holdfast_types::{ClusterId, DiskId, Lsn, NodeId, SlotNo, VolumeId};
 use holdfast_wire::peer::Hello;
 use std::future::Future;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -138,6 +138,35 @@ impl ShardHandle {
         disk: DiskId,
     ) -> Result<(), DiskChangeError<std::convert::Infallible>> {
         self.run(move |shard| async move { shard.remove_disk(disk).await }).await?
+    }
+
+    /// Has a replica here apply nothing above what is settled now, which is returned, for
+    /// so long ([`holdfast_replica::Host::hold`]): for comparing replicas. A second call moves the end.
+    pub async fn hold(
+        &self,
+        disk: DiskId,
+        volume: VolumeId,
+        for_ms: u64,
+    ) -> Result<Lsn, ReplicaError> {
+        self.run(move |shard| async move { shard.hold(disk, volume, for_ms) }).await?
+    }
+
+    /// Ends a hold.
+    pub async fn release(&self, disk: DiskId, volume: VolumeId) -> Result<(), ReplicaError> {
+        self.run(move |shard| async move { shard.release(disk, volume) }).await?
+    }
+
+    /// What a replica here holds at an LSN, read back from its device ([`holdfast_replica::Host::digest`]).
+    pub async fn digest(
+        &self,
+        disk: DiskId,
+        volume: VolumeId,
+        at: Lsn,
+        from: SlotNo,
+        count: u64,
+    ) -> Result<Result<Vec<SlotDigest>, ReadError>, ReplicaError> {
+        self.run(move |shard| async move { shard.digest(disk, volume, at, from, count).await })
+            .await?
     }
 
     /// Counts changes of state that a manager may want to act on: a volume served or

@@ -7,11 +7,20 @@
 //! [`holdfast_block::BlockDevice`].
 
 mod agenda;
+mod backoff;
+mod disks;
 mod driver;
 mod error;
 pub mod greeting;
 mod handle;
+mod inbound;
+mod link;
+mod local;
+mod peers;
 mod proposal;
+mod remote;
+mod serve;
+mod sets;
 mod shard;
 mod status;
 mod volume;
@@ -21,6 +30,9 @@ pub use error::{
     AttachError, DetachError, DiskChangeError, ReplicaError, ResizeError, ShardGone, SpawnError,
 };
 pub use handle::ShardHandle;
+pub use inbound::INBOUND_MAX;
+pub use link::{SEND_QUEUE_BYTES_MAX, SEND_STALL_MS};
+pub use peers::PEER_SILENT_MS;
 pub use proposal::{SetAnswer, SetProposal};
 pub use shard::Shard;
 pub use status::{

@@ -1,18 +1,17 @@
 //! The shard seen from inside its thread.
 
 use super::agenda::let_others_run;
+use super::disks::DiskSlot;
 use super::driver::{Inner, VOLUMES_MAX};
 use super::handle::{CALLS_MAX, Call};
-use super::volume::{LOCAL, Volume};
+use super::volume::Volume;
 use super::{
-    ATTACH_MAX, AttachError, AttachVolume, DETACH_DRAIN_MAX, DetachError, DiskChangeError,
-    DiskParts, ReplicaError, ResizeError, SHUTDOWN_DRAIN_MAX, ShardGone, ShardHandle, ShardParts,
-    ShardStatus, SpawnError,
+    ATTACH_MAX, AttachError, AttachVolume, DETACH_DRAIN_MAX, DetachError, ResizeError,
+    SHUTDOWN_DRAIN_MAX, ShardHandle, ShardParts, ShardStatus, SpawnError, local, remote,
 };
-use crate::core::{Attach, Event};
-use holdfast_io::{BootClock, BufPool, DiskWake, net::Detached};
-use holdfast_replica::{Host, HostError, NewVolume, Tag, VolumeReport};
-use holdfast_types::{ClusterId, DiskId, NodeId, VolumeId};
+use crate::core::Event;
+use holdfast_io::{BootClock, BufPool, net::Detached};
+use holdfast_types::{ClusterId, NodeId, VolumeId};
 use holdfast_wire::peer::Hello;
 use std::{
     io,
@@ -22,7 +21,7 @@ use std::{
 use tokio::{
     runtime,
     sync::{mpsc, oneshot, watch},
-    task::{LocalSet, spawn_local},
+    task::{JoinSet, LocalSet, spawn_local},
     time::{MissedTickBehavior, interval, timeout},
 };
 
@@ -34,7 +33,7 @@ const TICK: Duration = Duration::from_millis(100);
 /// its `LocalSet`: `tokio::task::spawn_local` works in whatever runs there.
 #[derive(Clone)]
 pub struct Shard {
-    inner: Rc<Inner>,
+    pub(super) inner: Rc<Inner>,
 }
 
 impl Shard {
@@ -80,49 +79,6 @@ impl Shard {
         self.inner.volumes.borrow().get(volume).filter(|volume| volume.is_serving())
     }
 
-    /// See [`ShardHandle::create_replica`].
-    ///
-    /// # Errors
-    /// As there.
-    pub async fn create_replica(&self, disk: DiskId, new: NewVolume) -> Result<(), ReplicaError> {
-        self.change(disk, |host, tag| host.create_volume(tag, &new)).await
-    }
-
-    /// See [`ShardHandle::delete_replica`].
-    ///
-    /// # Errors
-    /// As there.
-    pub async fn delete_replica(&self, disk: DiskId, volume: VolumeId) -> Result<(), ReplicaError> {
-        if self.inner.volumes.borrow().get(volume).is_some() {
-            return Err(ReplicaError::Attached(volume));
-        }
-        self.change(disk, |host, tag| host.delete_volume(tag, volume)).await
-    }
-
-    /// Has a host create or delete something and waits for its answer.
-    async fn change(
-        &self,
-        disk: DiskId,
-        what: impl FnOnce(&mut Host, Tag),
-    ) -> Result<(), ReplicaError> {
-        let inner = &self.inner;
-        let (done, answer) = oneshot::channel();
-        {
-            let mut disks = inner.disks.borrow_mut();
-            let slot = disks.iter_mut().find(|slot| slot.id == disk);
-            let Some(slot) = slot else { return Err(ReplicaError::NoDisk(disk)) };
-            if let Some(failure) = slot.host.failure() {
-                return Err(HostError::Disk(failure.clone()).into());
-            }
-            // No volume has the number zero, so these tags are nobody else's.
-            let tag = Tag(inner.next_call.replace(inner.next_call.get() + 1));
-            inner.calls.borrow_mut().insert(tag, done);
-            what(&mut slot.host, tag);
-        }
-        inner.touch();
-        answer.await.map_err(|_| ShardGone)?.map_err(ReplicaError::from)
-    }
-
     /// See [`ShardHandle::attach`].
     ///
     /// # Errors
@@ -147,44 +103,47 @@ impl Shard {
 
     fn begin_attach(&self, attach: AttachVolume) -> Result<Rc<Volume>, AttachError> {
         let inner = &self.inner;
-        let disks = inner.disks.borrow();
-        let here = attach.members.iter().find(|member| member.node == inner.node);
-        let Some(here) = here else {
-            return Err(AttachError::Members { volume: attach.volume, why: "none is here" });
-        };
-        let Some(disk) = disks.iter().position(|slot| slot.id == here.disk) else {
-            return Err(AttachError::NoDisk(here.disk));
-        };
-        let (volume, replica, blocks) = (attach.volume, here.replica, attach.size_blocks);
-        let held = |report: &VolumeReport| {
-            (report.volume, report.replica, report.blocks) == (volume, replica, blocks)
-        };
-        if !disks[disk].host.volumes().iter().any(held) {
-            return Err(AttachError::NoReplica { volume, replica, blocks });
+        let stopped = inner.volumes.borrow().get(attach.volume);
+        if let Some(volume) = stopped {
+            if volume.stop_reason().is_none() {
+                return Err(AttachError::Attached(attach.volume));
+            }
+            // What is left of an engine that stopped by itself.
+            self.retire(&volume);
         }
-        let mut volumes = inner.volumes.borrow_mut();
-        if volumes.by_id.contains_key(&attach.volume) {
-            return Err(AttachError::Attached(attach.volume));
-        }
-        let Some(number) = volumes.free_number() else {
+        let Some(number) = inner.volumes.borrow_mut().free_number() else {
             return Err(AttachError::TooMany(VOLUMES_MAX));
         };
-        let begin = Event::Attach(Attach {
-            epoch: attach.epoch,
-            generation: attach.generation,
-            members: vec![LOCAL],
-            current: [LOCAL].into_iter().collect(),
-            next: None,
-            now: Instant::now(),
-            boot_ms: inner.clock.now_ms(),
-        });
+        let (id, blocks, shrink) = (attach.volume, attach.size_blocks, inner.shrink_after_ms);
         let (agenda, pool) = (inner.agenda.clone(), inner.pool.clone());
-        let volume = Rc::new(Volume::new(attach, inner.node, disk, number, agenda, pool));
-        volumes.insert(volume.clone());
-        volume.tell(begin);
-        volume.tell(Event::Lease { member: LOCAL, until_ms: u64::MAX });
-        volume.tell(Event::MemberUp { member: LOCAL });
+        let volume = Volume::new(attach, inner.node, shrink, number, agenda, pool)
+            .map_err(|why| AttachError::Members { volume: id, why })?;
+        let volume = Rc::new(volume);
+        self.check_only_copy(&volume, blocks)?;
+        inner.volumes.borrow_mut().insert(volume.clone());
+        volume.begin(Instant::now(), inner.clock.now_ms());
+        self.find_local_copies();
+        for at in 0..volume.copies() {
+            if volume.remote_at(at).is_some() {
+                spawn_local(remote::keep(inner.clone(), volume.clone(), at));
+            }
+        }
         Ok(volume)
+    }
+
+    /// A volume without other copies needs not be waited for if its own is not there.
+    fn check_only_copy(&self, volume: &Volume, blocks: u64) -> Result<(), AttachError> {
+        let Some(spec) = volume.local_spec().filter(|_| volume.is_alone()) else { return Ok(()) };
+        let disks = self.inner.disks.borrow();
+        if disks.find(spec.disk).is_none() {
+            return Err(AttachError::NoDisk(spec.disk));
+        }
+        match disks.holding(volume.id(), spec.replica) {
+            Some(_) => Ok(()),
+            None => {
+                Err(AttachError::NoReplica { volume: volume.id(), replica: spec.replica, blocks })
+            }
+        }
     }
 
     /// See [`ShardHandle::detach`].
@@ -196,9 +155,7 @@ impl Shard {
         if volume.stop_reason().is_none() {
             volume.tell(Event::Detach { deadline: Instant::now() + DETACH_DRAIN_MAX });
         }
-        while volume.stop_reason().is_none() {
-            volume.changed.notified().await;
-        }
+        volume.stopped().await;
         // What was answered last is on its way to connections; let them take it.
         let_others_run().await;
         self.retire(&volume);
@@ -211,6 +168,10 @@ impl Shard {
     /// As there.
     pub async fn stop_engine(&self, id: VolumeId) -> Result<(), DetachError> {
         let volume = self.inner.volumes.borrow().get(id).ok_or(DetachError::NotAttached(id))?;
+        // First, so that none of them gets an error for an answer.
+        volume.close_sessions();
+        volume.tell(Event::Detach { deadline: Instant::now() });
+        volume.stopped().await;
         self.retire(&volume);
         Ok(())
     }
@@ -219,47 +180,36 @@ impl Shard {
     ///
     /// # Errors
     /// As there.
-    pub async fn resize(&self, id: VolumeId, _blocks: u64) -> Result<(), ResizeError> {
-        Err(ResizeError::NotAttached(id))
+    pub async fn resize(&self, id: VolumeId, blocks: u64) -> Result<(), ResizeError> {
+        let volume = self.inner.volumes.borrow().get(id).ok_or(ResizeError::NotAttached(id))?;
+        if volume.is_serving() && blocks < volume.blocks() {
+            return Err(ResizeError::Shrinks { volume: id, blocks: volume.blocks() });
+        }
+        volume.tell(Event::Resize { blocks });
+        loop {
+            if let Some(reason) = volume.stop_reason() {
+                return Err(ResizeError::Stopped { volume: id, reason });
+            }
+            if volume.is_serving() && volume.blocks() >= blocks {
+                return Ok(());
+            }
+            volume.changed.notified().await;
+        }
     }
 
     /// See [`ShardHandle::set_cluster`].
     pub fn set_cluster(&self, cluster: ClusterId) {
-        self.inner.cluster.set(Some(cluster));
+        self.inner.peers.set_cluster(cluster);
     }
 
     /// See [`ShardHandle::set_peers`].
     pub fn set_peers(&self, peers: Vec<(NodeId, String)>) {
-        tracing::debug!(peers = peers.len(), "peers");
+        self.inner.set_peers(peers);
     }
 
     /// See [`ShardHandle::accept`].
     pub async fn accept(&self, connection: Detached, hello: Hello) {
-        tracing::debug!(from = %hello.from, "connection");
-        drop(connection);
-    }
-
-    /// See [`ShardHandle::add_disk`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn add_disk<E>(
-        &self,
-        build: impl FnOnce(&BufPool) -> Result<DiskParts, E>,
-    ) -> Result<DiskId, DiskChangeError<E>> {
-        let parts = build(&self.inner.pool).map_err(DiskChangeError::Build)?;
-        Err(DiskChangeError::NoDisk(parts.host.disk_id()))
-    }
-
-    /// See [`ShardHandle::remove_disk`].
-    ///
-    /// # Errors
-    /// As there.
-    pub async fn remove_disk(
-        &self,
-        disk: DiskId,
-    ) -> Result<(), DiskChangeError<std::convert::Infallible>> {
-        Err(DiskChangeError::NoDisk(disk))
+        self.inner.accept(connection, hello).await;
     }
 
     fn retire(&self, volume: &Volume) {
@@ -271,37 +221,37 @@ impl Shard {
     #[must_use]
     pub fn status(&self) -> ShardStatus {
         let inner = &self.inner;
+        let now_ms = inner.clock.now_ms();
         let mut volumes: Vec<_> =
-            inner.volumes.borrow().by_number.values().map(|volume| volume.status()).collect();
+            inner.volumes.borrow().by_number.values().map(|v| v.status(now_ms)).collect();
         volumes.sort_unstable_by_key(|status| status.volume);
         ShardStatus {
             name: inner.name.clone(),
             disks: inner.disks.borrow().iter().map(|slot| slot.status()).collect(),
             volumes,
-            peers: Vec::new(),
-            streams: Vec::new(),
-            catch_ups: Vec::new(),
+            peers: inner.peers_status(),
+            streams: inner.inbound.streams(),
+            catch_ups: inner.server.borrow().pulls().into_iter().map(Into::into).collect(),
         }
     }
 
     /// Detaches every volume and lets the disks apply and checkpoint what is left.
     pub async fn drain(&self) {
         let ids: Vec<_> = self.inner.volumes.borrow().by_id.keys().copied().collect();
+        let mut detaching = JoinSet::new();
         for id in ids {
-            if let Err(error) = self.detach(id).await {
-                tracing::debug!(volume = %id, %error, "detached by someone else meanwhile");
-            }
+            let shard = self.clone();
+            detaching.spawn_local(async move {
+                if let Err(error) = shard.detach(id).await {
+                    tracing::debug!(volume = %id, %error, "detached by someone else meanwhile");
+                }
+            });
         }
+        while detaching.join_next().await.is_some() {}
         for slot in self.inner.disks.borrow_mut().iter_mut() {
             slot.host.drain();
         }
-        let drained = || {
-            let disks = self.inner.disks.borrow();
-            let done = |slot: &super::driver::DiskSlot| {
-                slot.host.is_drained() || slot.host.failure().is_some()
-            };
-            disks.iter().all(done)
-        };
+        let drained = || self.inner.disks.borrow().iter().all(DiskSlot::is_done);
         let all = async {
             self.inner.touch();
             while !drained() {
@@ -358,21 +308,9 @@ fn run<E: Send>(
 }
 
 impl Shard {
-    /// Has every disk wake the driver when it has completed something.
     fn listen_to_disks(&self) -> io::Result<()> {
-        for slot in self.inner.disks.borrow().iter() {
-            let Some(wake) = DiskWake::new(slot.disk.as_ref())? else {
-                let error = format!("the disk at {} has no descriptor to wait on", slot.label);
-                return Err(io::Error::other(error));
-            };
-            let agenda = self.inner.agenda.clone();
-            spawn_local(async move {
-                while wake.woken().await.is_ok() {
-                    agenda.wake();
-                }
-            });
-        }
-        Ok(())
+        let mut disks = self.inner.disks.borrow_mut();
+        disks.iter_mut().try_for_each(|slot| local::listen(slot, &self.inner.agenda))
     }
 
     async fn serve(&self, mut queue: mpsc::Receiver<Call>) {

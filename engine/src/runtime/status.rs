@@ -1,7 +1,7 @@
 //! A shard's state as the management API shows it.
 
-use crate::core::{StateName, StopReason, VolumeCounters};
-use holdfast_replica::{Credits, RecoveryReport, VolumeReport};
+use crate::core::{Link, StateName, StopReason, VolumeCounters};
+use holdfast_replica::{Credits, PullReport, RecoveryReport, VolumeReport};
 use holdfast_types::{DiskId, Epoch, Generation, Lsn, NodeId, ReplicaId, VolumeId};
 use std::fmt;
 
@@ -56,10 +56,16 @@ pub struct StreamStatus {
 pub struct CatchUpStatus {
     /// The volume.
     pub volume: VolumeId,
-    /// The node that it fetches from, once connected.
+    /// The node that it fetches from.
     pub source: Option<NodeId>,
-    /// Questions asked so far.
-    pub questions: u64,
+    /// What it does, in a word.
+    pub state: &'static str,
+    /// The last record that it holds.
+    pub last: Lsn,
+    /// Slots that came so far.
+    pub slots: u64,
+    /// Records that came so far.
+    pub records: u64,
 }
 
 /// A disk at one instant.
@@ -104,6 +110,10 @@ pub struct VolumeStatus {
     pub sessions: usize,
     /// Generation of the replica set in force.
     pub generation: Generation,
+    /// Committed size in blocks.
+    pub blocks: u64,
+    /// Whether reads are covered by leases; they wait otherwise.
+    pub has_lease: bool,
     /// Its copies, as the engine sees them.
     pub members: Vec<MemberStatus>,
     /// What it has done since it was attached.
@@ -125,11 +135,13 @@ pub struct MemberStatus {
     pub state: MemberState,
     /// It holds durably all up to here, as far as the engine knows.
     pub matched: Lsn,
+    /// Records that it has not confirmed; `None` while it does not stream.
+    pub lag: Option<u64>,
     /// What is left of its node's lease, in milliseconds; `None` for the engine's own node.
     pub lease_ms: Option<u64>,
     /// Bytes that wait to be sent to it.
     pub queued_bytes: usize,
-    /// Why there is no stream to it, if there is none.
+    /// What it refused, or why there is no stream to it.
     pub error: Option<String>,
 }
 
@@ -146,6 +158,26 @@ pub enum MemberState {
     Streaming,
     /// Will not return as it was.
     Lost,
+}
+
+impl From<Link> for MemberState {
+    fn from(link: Link) -> Self {
+        match link {
+            Link::Down => Self::Down,
+            Link::Fencing | Link::Promised | Link::Truncating => Self::Joining,
+            Link::Streaming => Self::Streaming,
+            Link::Behind => Self::CatchingUp,
+            Link::Lost => Self::Lost,
+        }
+    }
+}
+
+impl From<PullReport> for CatchUpStatus {
+    fn from(pull: PullReport) -> Self {
+        let PullReport { volume, source, state, last, slots, records } = pull;
+        let source = source.map(|source| source.node);
+        Self { volume, source, state, last, slots, records }
+    }
 }
 
 impl fmt::Display for MemberState {
