@@ -24,10 +24,14 @@ use holdfast_types::{BlockRange, Lsn, SLOT_BLOCKS, SLOT_BYTES, VolumeId};
 use holdfast_wal::{AppendError, Entry, EntryId, Position};
 use holdfast_wire::{Append, BlockCrcs, Record, RecordOp, Refusal, StreamSession};
 
-/// What may be logged beyond the limit of unapplied bytes by one volume, and beyond twice
-/// the limit by all: epoch starts, discards and the rounding of small writes, which
-/// engines do not count in full.
+/// What may be unapplied beyond twice the limit: memory, for what several engines sent on
+/// the same credits.
 const OVERRUN_BYTES_MAX: u64 = 64 << 20;
+/// What may be unsettled, as parts of the limit: more than one engine is told of, less
+/// than what makes others wait.
+const UNSETTLED_MAX: (u64, u64) = (3, 2);
+/// But it has to fit into the ring twice, or nothing behind it would ever be logged.
+const RING_PER_UNSETTLED: u64 = 2;
 
 /// Something that waits to go into the WAL.
 #[derive(Debug)]
@@ -107,8 +111,8 @@ impl Host {
         Ok(())
     }
 
-    /// Whether there is room for new records in what may be unapplied. An engine that
-    /// minds its credits is never refused.
+    /// Whether there is room for new records. Engines on several nodes may each have been
+    /// told of the same room, so even one that minds its credits can be refused.
     fn may_take(&self, at: VolIx, volume: &Volume, new: &[Record]) -> Result<(), Refusal> {
         let Some(first) = new.first() else { return Ok(()) };
         // The store is about to say that the log goes on elsewhere.
@@ -121,9 +125,14 @@ impl Host {
             && first.epoch > volume.log.last_epoch()
             && new.len() == 1;
         let charge: u64 = new.iter().map(|record| charge_of(&record.op)).sum();
-        let total = self.counts.unapplied + charge > 2 * self.unapplied_max + OVERRUN_BYTES_MAX;
-        let own = volume.share.unapplied + charge > self.unapplied_max + OVERRUN_BYTES_MAX;
-        if !begins && (total || own) { Err(Refusal::Full) } else { Ok(()) }
+        let memory = self.counts.unapplied + charge > 2 * self.unapplied_max + OVERRUN_BYTES_MAX;
+        let unsettled = self.counts.unapplied - self.counts.settled;
+        let (parts, of) = UNSETTLED_MAX;
+        let limit = self.unapplied_max * parts / of;
+        let limit = limit.min(self.ring_capacity / RING_PER_UNSETTLED);
+        // However small the limit, what comes alone passes.
+        let ring = unsettled > 0 && unsettled + charge > limit;
+        if !begins && (memory || ring) { Err(Refusal::Full) } else { Ok(()) }
     }
 
     pub(super) fn commit_to(&mut self, volume: VolumeId, commit: Lsn) {
@@ -171,6 +180,7 @@ impl Host {
         self.counts.outgoing += charge;
         self.index_record(at, lsn, &op);
         if let Some(volume) = self.volumes[at.0 as usize].as_mut() {
+            self.counts.active += u64::from(volume.share.unapplied == 0);
             volume.share.unapplied += charge;
             volume.log.step(Step::Push(LogRecord { epoch: record.epoch, op, logged: None }));
         }

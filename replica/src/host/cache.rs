@@ -33,6 +33,8 @@ impl Default for PayloadCache {
 pub(super) struct Counts {
     /// What counts against the limit.
     pub(super) unapplied: u64,
+    /// Volumes that have a part in it.
+    pub(super) active: u64,
     /// The part of it that is settled.
     pub(super) settled: u64,
     /// WAL space that carrying the unsettled ones forward may take.
@@ -56,6 +58,7 @@ impl Counts {
         let charge = record.op.charge();
         self.unapplied -= charge;
         share.unapplied -= charge;
+        self.active -= u64::from(share.unapplied == 0);
         if settled {
             self.settled -= charge;
             share.settled -= charge;

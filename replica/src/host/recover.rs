@@ -151,6 +151,7 @@ impl Host {
             let Some(record) = volume.log.record_mut(lsn) else { break };
             let charge = record.op.charge();
             self.counts.unapplied += charge;
+            self.counts.active += u64::from(volume.share.unapplied == 0);
             volume.share.unapplied += charge;
             if settled {
                 self.counts.settled += charge;

@@ -29,6 +29,10 @@ use holdfast_wal::EntryId;
 const SHORT_SLOTS: u64 = 16384;
 const SHORT_WAL_BYTES: u64 = 32 << 20;
 
+/// What a volume is told of however many there are, if it is there at all: four of the
+/// largest records.
+const PART_WAL_BYTES_MIN: u64 = 1 << 20;
+
 /// The record that takes the most of the limit.
 const DISCARD_BLOCKS_MAX: u64 = DISCARD_SLOTS_MAX * SLOT_BLOCKS as u64;
 
@@ -130,13 +134,19 @@ impl Host {
         }
     }
 
-    /// Credits of one volume. What it has unsettled (or held back) stays until its
+    /// Credits of one volume. Several engines may use theirs before any hears of the
+    /// others, so what is there is divided among the volumes that have records
+    /// unapplied. And what a volume has unsettled (or held back) stays until its
     /// engine says more, for ever perhaps; so a volume may have as much of that as
     /// is left for all: one such volume takes half of the limit at most, two of
     /// them a third each, and there is always something left. What is settled is
     /// soon applied and does not count.
     pub(super) fn credits_of_volume(&self, at: VolIx) -> Credits {
         let mut credits = self.credits_now();
+        let is_active = self.volume(at).is_some_and(|volume| volume.share.unapplied > 0);
+        let active = self.counts.active + u64::from(!is_active);
+        let part = (credits.wal_bytes / active).max(PART_WAL_BYTES_MIN);
+        credits.wal_bytes = credits.wal_bytes.min(part);
         if let Some(bytes) = self.share_left(at) {
             credits.wal_bytes = credits.wal_bytes.min(bytes);
         }

@@ -42,11 +42,11 @@ fn the_disk_grows_when_all_that_is_free_is_set_aside() {
     let mut rig = Rig::with(6, 1024 * MIB, options());
     rig.create(VOLUME, 1 << 24);
     rig.create(OTHER, 1 << 24);
-    let mut stuck = Writer::attach(&mut rig, VOLUME, 1);
+    Writer::attach(&mut rig, VOLUME, 1);
     rig.settle();
     let mut slot = 0;
     while rig.host.credits().slots > 0 {
-        stuck.write(&mut rig, slot * SLOT_BLOCKS as u64, 1, slot);
+        assert!(rig.reserve(VOLUME, range(slot * SLOT_BLOCKS as u64, 1)).1);
         slot += 1;
     }
     rig.settle();

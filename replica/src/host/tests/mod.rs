@@ -2,6 +2,7 @@
 
 mod basics;
 mod catchup;
+mod compare;
 mod disk;
 mod failing;
 mod full;

@@ -155,7 +155,7 @@ impl Rig {
             None => map.remove(&slot),
         };
         let state = self.store.volume_mut(volume).unwrap();
-        state.applied = Lsn::new(self.lsn);
+        state.applied = state.applied.max(Lsn::new(self.lsn));
         self.model.volumes.insert(volume, state.clone());
     }
 
