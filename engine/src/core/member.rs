@@ -175,6 +175,7 @@ impl Member {
             }
             Link::Streaming => {
                 self.absent_since = None;
+                self.introduced = false;
                 self.refused = None;
                 self.retry_now();
             }

@@ -264,8 +264,10 @@ impl EngineCore {
             member.step(Link::Behind, now);
             return;
         }
-        complete_spans(&mut self.spans, promise);
-        let common = divergence(&self.spans, last, promise);
+        let common = match is_far_behind(&self.spans, promise) {
+            true => take_history(&mut self.spans, promise),
+            false => divergence(&self.spans, last, promise),
+        };
         if common < promise.applied_lsn {
             let detail = format!(
                 "it applied LSN {}, but the best log parts from it after {common}",
@@ -320,6 +322,7 @@ impl EngineCore {
     /// The quorums are others now, or other members are among them.
     pub(super) fn quorum_moved(&mut self) {
         self.advance_commit();
+        self.trim();
         if self.state.name() == StateName::Fencing {
             self.choose_best_log();
         }
@@ -379,19 +382,21 @@ pub(super) fn epoch_at(spans: &[EpochSpan], lsn: Lsn) -> Epoch {
     span.map_or(Epoch::ZERO, |span| span.epoch)
 }
 
-/// Logs forget the oldest epochs of their history. One that was away for very many of
-/// them shares none that is left; but what it has applied is committed, so its
-/// history up to there is ours as well.
-fn complete_spans(spans: &mut Vec<EpochSpan>, promise: &Promise) {
-    let Some(oldest) = spans.first().copied() else { return };
-    if oldest.first <= promise.applied_lsn.next() {
-        return;
-    }
-    let older = |span: &&EpochSpan| {
-        span.epoch < oldest.epoch && span.first < oldest.first && span.first <= promise.applied_lsn
-    };
-    let known: Vec<EpochSpan> = promise.epochs.iter().filter(older).copied().collect();
+/// Logs forget the oldest epochs of their history: a member that was away for very many of
+/// them shares none that is left.
+fn is_far_behind(spans: &[EpochSpan], promise: &Promise) -> bool {
+    let shared = |span: &EpochSpan| promise.epochs.iter().any(|their| their.epoch == span.epoch);
+    let oldest = spans.first().is_some_and(|span| span.first > promise.applied_lsn.next());
+    oldest && !spans.iter().any(shared)
+}
+
+/// What a member has applied is committed, so its history up to there is ours as well:
+/// it is all that the logs are known to share.
+fn take_history(spans: &mut Vec<EpochSpan>, promise: &Promise) -> Lsn {
+    let applied = |span: &&EpochSpan| span.first <= promise.applied_lsn;
+    let known: Vec<EpochSpan> = promise.epochs.iter().filter(applied).copied().collect();
     spans.splice(0..0, known);
+    promise.applied_lsn
 }
 
 /// The last LSN up to which two logs are the same: the end, in the shorter one,

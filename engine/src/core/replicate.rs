@@ -26,7 +26,8 @@ impl EngineCore {
             return;
         }
         if ack.durable_lsn >= member.next {
-            let detail = format!("it confirms LSN {}, sent up to {}", ack.durable_lsn, member.next);
+            let (durable, sent) = (ack.durable_lsn, member.sent());
+            let detail = format!("it confirms LSN {durable}, but was sent up to {sent}");
             self.stop(StopReason::Contradiction { member: id, detail });
             return;
         }
@@ -65,7 +66,7 @@ impl EngineCore {
 
     /// Lets go of records that are committed and that no member needs: one that streams
     /// has not confirmed them, or one that fetches will continue with them.
-    fn trim(&mut self) {
+    pub(super) fn trim(&mut self) {
         let needs = |member: &Member| match member.link() {
             Link::Streaming => Some(member.matched),
             Link::Behind => member.fetches,
@@ -151,6 +152,9 @@ impl EngineCore {
         let strangers = self.members.which(|m| m.is(Link::Streaming) && !m.introduced);
         for id in strangers.iter() {
             self.append_nothing(id);
+        }
+        if !strangers.is_empty() {
+            self.retry_stalled();
         }
     }
 

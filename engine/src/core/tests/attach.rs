@@ -37,15 +37,19 @@ fn two_of_three_are_enough_and_the_best_log_wins() {
     rig.promise(1, &[(3, 1)], 12);
     assert_eq!(rig.turn(), [""; 0], "one of three does not meet every quorum");
     rig.promise(2, &[(3, 1), (4, 11)], 11);
-    assert_eq!(rig.turn(), ["truncate 1 to 10"]);
+    assert_eq!(rig.turn(), ["truncate 1 to 10", "append 2 after 4/11 commit 0: "]);
     assert_eq!(rig.core.state(), StateName::Recovering);
     // Dropping its tail leaves member 1 without record 11, which is not here.
-    rig.core.handle(Event::Truncated { member: MemberId(1), result: Ok(()) });
-    assert_eq!(rig.turn(), [""; 0]);
+    rig.truncated(1);
+    assert_eq!(
+        rig.turn(),
+        ["append 1 after 3/10 commit 0: ", "catch up 1/2 settle 0 from 2"],
+        "a quorum may exist only after a member has caught up"
+    );
     // The last member holds record 11 and one that was never committed.
     rig.promise(0, &[(3, 1), (4, 11)], 12);
     assert_eq!(rig.turn(), ["truncate 0 to 11"]);
-    rig.core.handle(Event::Truncated { member: MemberId(0), result: Ok(()) });
+    rig.truncated(0);
     assert_eq!(
         rig.turn(),
         [
@@ -60,7 +64,7 @@ fn two_of_three_are_enough_and_the_best_log_wins() {
 }
 
 #[test]
-fn a_member_that_comes_late_is_streamed_what_it_lacks() {
+fn a_member_that_comes_late_fetches_what_it_lacks() {
     let mut rig = Rig::new(3);
     rig.turn();
     rig.promise(0, &[(4, 1)], 10);
@@ -70,7 +74,11 @@ fn a_member_that_comes_late_is_streamed_what_it_lacks() {
     rig.ack(1, 11);
     assert_eq!(rig.turn(), ["commit 0 11", "commit 1 11", "serving"]);
     rig.promise(2, &[(4, 1)], 10);
-    assert_eq!(rig.turn(), [""; 0], "record 11 is let go of; catching up is another matter");
+    assert_eq!(
+        rig.turn(),
+        ["append 2 after 4/10 commit 11: ", "catch up 2/3 settle 11 from 0 1"],
+        "record 11 is let go of"
+    );
 }
 
 #[test]
@@ -116,17 +124,15 @@ fn a_higher_promise_stops_the_engine() {
 
 #[test]
 fn losing_a_quorum_for_good_stops_losing_less_does_not() {
-    let mut rig = Rig::serving(3);
-    let lost =
-        |member| Event::MemberLost { member: MemberId(member), refusal: Refusal::DiskFailed };
+    let mut rig = Rig::with(3, |config| config.min_replicas = 3).serve();
     rig.write(1, 0, 4096, 7);
-    rig.core.handle(lost(2));
+    rig.lost(2);
     rig.turn();
     rig.ack(0, 12);
     rig.ack(1, 12);
     assert_eq!(rig.turn(), ["reply 1 1 done", "commit 0 12", "commit 1 12"]);
     rig.write(2, 0, 4096, 7);
-    rig.core.handle(lost(0));
+    rig.lost(0);
     let said = rig.turn();
     assert_eq!(said[0], "reply 1 2 Io");
     assert!(said[1].starts_with("stopped: member 0 is lost (the disk has failed)"), "{said:?}");
@@ -178,8 +184,8 @@ fn a_member_that_returns_gets_a_new_stream_and_the_rest_of_the_window() {
     let mut rig = Rig::serving(3);
     rig.write(1, 0, 4096, 7);
     rig.turn();
-    rig.core.handle(Event::MemberDown { member: MemberId(1) });
-    rig.core.handle(Event::MemberUp { member: MemberId(1) });
+    rig.member_down(1);
+    rig.up(1);
     assert_eq!(rig.turn(), ["fence 1 epoch 5"]);
     rig.promise(1, &[(4, 1), (5, 11)], 11);
     assert_eq!(rig.turn(), ["append 1 after 5/11 commit 11: 12 write 0+1 7*4096"]);
@@ -196,6 +202,9 @@ fn a_mismatch_starts_over_with_the_member() {
     let refusal = Refusal::Mismatch { last: Lsn::new(9), last_epoch: Epoch::new(4) };
     let session = StreamSession(2);
     rig.core.handle(Event::Refused { member: MemberId(1), session, refusal });
+    rig.tick(Duration::from_millis(99));
+    assert_eq!(rig.turn(), [""; 0]);
+    rig.tick(Duration::from_millis(1));
     assert_eq!(rig.turn(), ["fence 1 epoch 5"]);
     rig.core.handle(Event::Refused { member: MemberId(1), session, refusal });
     assert_eq!(rig.turn(), [""; 0], "said on the stream that is gone");

@@ -2,11 +2,15 @@
 //! model replicas.
 
 mod attach;
+mod catchup;
 mod history;
+mod lease;
+mod members;
 mod model;
 mod overlap;
 mod random;
 mod rig;
 mod serve;
+mod sets;
 mod space;
 mod world;

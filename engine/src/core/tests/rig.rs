@@ -83,7 +83,17 @@ impl Rig {
             boot_ms: BOOT_MS,
         }));
         let boot_ms = BOOT_MS;
-        Self { core, pool, now, boot_ms, calls: vec![], replies: vec![], records: vec![], members, sessions: vec![] }
+        Self {
+            core,
+            pool,
+            now,
+            boot_ms,
+            calls: vec![],
+            replies: vec![],
+            records: vec![],
+            members,
+            sessions: vec![],
+        }
     }
 
     /// As [`Self::new`], and serving behind logs that end at LSN 10 of epoch 4.

@@ -107,7 +107,11 @@ fn reads_move_on_when_their_member_goes_away_and_wait_when_none_is_left() {
     assert_eq!(rig.turn(), [""; 0]);
     rig.core.handle(Event::MemberUp { member: MemberId(1) });
     rig.promise(1, &[(4, 1), (5, 11)], 11);
-    assert_eq!(rig.turn(), ["fence 1 epoch 5", "read 1 0+1 at 11", "commit 1 11"]);
+    assert_eq!(
+        rig.turn(),
+        ["fence 1 epoch 5", "append 1 after 5/11 commit 11: ", "read 1 0+1 at 11"],
+        "it answers once it knows its log for ours"
+    );
     rig.calls = vec![old];
     rig.read_done(1, 9);
     assert_eq!(rig.turn(), [""; 0], "an answer of a member that is no longer asked");
@@ -275,7 +279,7 @@ fn the_window_bounds_what_is_uncommitted() {
 }
 
 #[test]
-fn deadlines_end_what_is_not_sequenced() {
+fn deadlines_end_waiting_and_nothing_else() {
     let mut rig = Rig::serving(1);
     let soon = Some(Duration::from_millis(50));
     rig.request_by(1, 1, Op::Read { offset: 0, len: 512 }, soon);
@@ -285,9 +289,12 @@ fn deadlines_end_what_is_not_sequenced() {
     rig.tick(Duration::from_millis(49));
     assert_eq!(rig.turn(), [""; 0]);
     rig.tick(Duration::from_millis(1));
-    assert_eq!(rig.turn(), ["reply 1 1 TimedOut"]);
+    assert_eq!(rig.turn(), ["reply 1 1 TimedOut", "reply 1 2 TimedOut"]);
+    assert_eq!(rig.core.in_flight(), 1, "the write has an LSN");
+    rig.write(3, 4096, 512, 2);
+    assert_eq!(rig.turn(), [""; 0], "its blocks are guarded as before");
     rig.ack(0, 12);
-    assert_eq!(rig.turn()[0], "reply 1 2 done", "the write has an LSN");
+    assert_eq!(rig.turn(), ["read 0 1+1 at 12", "commit 0 12"], "it is not answered twice");
 }
 
 #[test]
@@ -301,7 +308,10 @@ fn detaching_finishes_what_was_submitted() {
     assert_eq!(said[0], "reply 1 2 Stopped");
     assert!(said[1].starts_with("append 0"));
     rig.ack(0, 12);
-    assert_eq!(rig.turn(), ["reply 1 1 done", "commit 0 12", "stopped: it was detached"]);
+    assert_eq!(
+        rig.turn(),
+        ["reply 1 1 done", "commit 0 12", "release 0 epoch 5", "stopped: it was detached"]
+    );
 
     let mut rig = Rig::serving(1);
     rig.write(1, 0, 4096, 1);
@@ -330,4 +340,5 @@ fn a_member_that_falls_behind_the_window_is_not_waited_for() {
         assert_eq!(told.len(), if round < 2 { 3 } else { 2 }, "{told:?}");
     }
     assert!(rig.core.log.bytes() <= crate::core::WINDOW_BYTES_MAX);
+    assert!(rig.core.log.len() <= crate::core::WINDOW_RECORDS_MAX);
 }

@@ -88,15 +88,26 @@ fn a_quorum_with_space_is_enough() {
     let mut rig = Rig::serving(3);
     rig.credits(2, credits(0, 0));
     rig.write(1, 0, 4096, 1);
-    assert_eq!(rig.turn().len(), 3, "sent to all");
+    assert_eq!(rig.turn().len(), 2, "sent to those that have room");
     rig.credits(1, credits(0, 1 << 20));
     rig.credits(2, credits(0, 1 << 20));
     rig.write(2, 0, 4096, 1);
-    assert_eq!(rig.turn(), ["reserve 1 0+1", "reserve 2 0+1"]);
+    assert_eq!(
+        rig.turn(),
+        ["append 2 after 5/11 commit 11: 12 write 0+1 1*4096", "reserve 1 0+1", "reserve 2 0+1"],
+        "what waited goes first"
+    );
     rig.reserved(false);
     assert_eq!(rig.turn(), [""; 0]);
     rig.reserved(true);
-    assert_eq!(rig.turn().len(), 3);
+    assert_eq!(
+        rig.turn(),
+        [
+            "append 0 after 5/12 commit 11: 13 write 0+1 1*4096",
+            "append 1 after 5/12 commit 11: 13 write 0+1 1*4096",
+            "append 2 after 5/12 commit 11: 13 write 0+1 1*4096",
+        ]
+    );
     rig.credits(0, credits(0, 1 << 20));
     rig.write(3, 0, 4096, 1);
     assert_eq!(rig.turn().len(), 3);
