@@ -177,7 +177,6 @@ impl Member {
                 self.absent_since = None;
                 self.introduced = false;
                 self.refused = None;
-                self.retry_now();
             }
             Link::Fencing | Link::Promised | Link::Truncating | Link::Behind => {}
         }

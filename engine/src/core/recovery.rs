@@ -173,8 +173,8 @@ impl EngineCore {
         }
         member.step(Link::Promised, now);
         member.has_promised = true;
-        member.suspect =
-            (promise.suspect || !is_coherent(&promise)) && !active(Mutant::SuspectLogCounted);
+        let lacks = promise.suspect && !active(Mutant::SuspectLogCounted);
+        member.suspect = lacks || !is_coherent(&promise);
         let suspect = member.suspect;
         member.promise = Some(promise);
         if suspect && self.stop_without_quorum(id) {

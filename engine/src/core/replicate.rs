@@ -33,6 +33,7 @@ impl EngineCore {
         }
         if ack.durable_lsn > member.matched {
             member.matched = ack.durable_lsn;
+            member.retry_now();
             self.advance_commit();
             self.trim();
         }

@@ -15,10 +15,15 @@ use super::{Command, EngineCore, Link, MEMBERS_MAX, MemberSet, Quorums, StateNam
 use holdfast_types::{Generation, Lsn};
 use holdfast_wire::Refusal;
 use smallvec::SmallVec;
+use std::time::{Duration, Instant};
 
 /// A learner comes in once it lacks no more records than these: writes wait for it from
 /// then on, for as long as it takes to confirm so many.
 const GROW_LAG_RECORDS: u64 = 1024;
+
+/// And writes wait for it no longer than this before it is proposed: one that is too slow
+/// to be level by then is not what they should depend on.
+const LEVEL_MAX: Duration = Duration::from_millis(500);
 
 /// A change of the replica set under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,12 +31,14 @@ pub(super) struct Change {
     members: MemberSet,
     /// The metadata group was asked.
     proposed: bool,
+    /// Given up then, unless it was proposed.
+    until: Option<Instant>,
 }
 
 impl Change {
     /// One that the metadata group was asked for.
     pub(super) fn proposed(members: MemberSet) -> Self {
-        Self { members, proposed: true }
+        Self { members, proposed: true, until: None }
     }
 }
 
@@ -55,9 +62,11 @@ impl EngineCore {
                     self.change = Some(Change { proposed: true, ..change });
                     let (generation, members) = (self.generation, change.members);
                     self.out.push(Command::ProposeSet { generation, members });
+                } else if change.until <= self.now {
+                    self.change_later();
+                    self.give_up_change();
                 } else if !next.commits(streaming) || !newcomers.without(streaming).is_empty() {
                     self.give_up_change();
-                    self.quorum_moved();
                 }
             }
             None if streaming == self.members.which(|_| true) => {
@@ -77,7 +86,8 @@ impl EngineCore {
         }
         let members = self.smaller_set(streaming).or_else(|| self.larger_set());
         if let Some(members) = members {
-            self.change = Some(Change { members, proposed: false });
+            let until = self.now.map(|now| now + LEVEL_MAX);
+            self.change = Some(Change { members, proposed: false, until });
             self.quorums = Quorums::new(self.quorums.current(), Some(members));
             self.change_set();
         }
@@ -130,7 +140,7 @@ impl EngineCore {
         if accepted && members == change.members && generation > self.generation {
             self.settle_set(members);
         } else if members == self.quorums.current() {
-            self.change_after = self.now.map(|now| now + self.shrink_after);
+            self.change_later();
             self.settle_set(members);
         } else {
             self.stop(StopReason::SetChanged { generation });
@@ -140,10 +150,17 @@ impl EngineCore {
         self.quorum_moved();
     }
 
+    /// Leaves the set alone for a while.
+    fn change_later(&mut self) {
+        self.change_after = self.now.map(|now| now + self.shrink_after);
+    }
+
     /// The set stays as it is, if no one was asked to change it.
     pub(super) fn give_up_change(&mut self) {
         if self.change.is_some_and(|change| !change.proposed) {
             self.settle_set(self.quorums.current());
+            self.advance_commit();
+            self.start_epoch();
         }
     }
 

@@ -121,6 +121,32 @@ fn what_was_not_proposed_is_given_up_and_what_was_is_not() {
     assert_eq!(rig.turn()[0], "reply 1 1 done");
 }
 
+/// Writes wait for a newcomer, but not for long.
+#[test]
+fn a_newcomer_that_does_not_get_level_is_not_waited_for() {
+    let mut rig = Rig::with_set(2, 1, |_| {}).serve();
+    rig.decided(1, &[0], false);
+    rig.write(1, 0, 4096, 7);
+    rig.turn();
+    rig.ack_now(0, 12);
+    rig.turn();
+    rig.tick(SHRINK_AFTER);
+    assert_eq!(rig.turn(), [""; 0], "it has yet to confirm record 12");
+    rig.write(2, 0, 4096, 7);
+    rig.turn();
+    rig.ack_now(0, 13);
+    rig.tick(Duration::from_millis(499));
+    assert_eq!(rig.turn(), [""; 0]);
+    rig.tick(ONE);
+    assert_eq!(rig.turn()[0], "reply 1 2 done");
+    rig.ack_now(1, 13);
+    rig.turn();
+    rig.tick(SHRINK_AFTER - ONE);
+    assert_eq!(rig.turn(), [""; 0]);
+    rig.tick(ONE);
+    assert_eq!(rig.turn(), ["propose 0 1 after generation 1"]);
+}
+
 #[test]
 fn a_refusal_leaves_the_set_as_it_is_and_another_set_stops_the_engine() {
     let mut rig = Rig::serving(3);
