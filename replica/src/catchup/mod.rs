@@ -88,6 +88,8 @@ pub(crate) enum HostCall {
     Reserve(BlockRange),
     /// Answered by [`Puller::acked`] or [`Puller::refused`].
     Append(Append),
+    /// All up to here is committed. Not answered.
+    Commit(Lsn),
 }
 
 /// An answer that waits until the host has taken the one before.
@@ -427,6 +429,8 @@ impl Puller {
 
     fn take_records(&mut self, records: Vec<Record>, prev_epoch: Epoch, commit: Lsn, now_ms: u64) {
         let Some(end) = records.last() else {
+            // What came before may have been committed since.
+            self.out.push(Action::Host(HostCall::Commit(commit)));
             return match commit > self.last {
                 // There are some, but the log begins above them by now.
                 true => self.open(now_ms),
@@ -438,7 +442,7 @@ impl Puller {
         let ascending = epochs.clone().zip(epochs.skip(1)).all(|(a, b)| a <= b)
             && records[0].epoch >= prev_epoch
             && end.epoch <= self.job.catch_up.epoch;
-        if !in_order || !ascending || commit < end.lsn {
+        if !in_order || !ascending {
             return self.fail_source("its records are out of order", now_ms);
         }
         self.records_total += records.len() as u64;

@@ -332,6 +332,7 @@ impl Server {
             HostCall::Fill(slots, applied) => host.fill(tag(), volume, slots, applied),
             HostCall::FillDone(opened) => host.fill_done(tag(), volume, opened),
             HostCall::Reserve(range) => host.reserve(tag(), volume, range),
+            HostCall::Commit(lsn) => host.advance_commit(volume, lsn),
             HostCall::Append(append) => {
                 let records = host.append(append);
                 self.keep_spare(records);
