@@ -203,9 +203,6 @@ fn raft_config(config: &MetaConfig, tuning: Tuning) -> Result<openraft::Config, 
     if !matches!(config.voters, 1 | 3 | 5) {
         return Err(MetaError::Config("voters: 1, 3 or 5".to_owned()));
     }
-    if config.advertise.is_empty() {
-        return Err(MetaError::Config("the advertised address is empty".to_owned()));
-    }
     let raft = openraft::Config {
         cluster_name: "holdfast".to_owned(),
         heartbeat_interval: config.heartbeat_ms,
