@@ -35,6 +35,10 @@ use tracing_subscriber::EnvFilter;
 /// of its own.
 const CONTROL_THREADS: usize = 1;
 
+/// What goes to the log unless HOLDFAST_LOG says otherwise. Elections are openraft's daily
+/// work; what comes of them is in `holdfast status`.
+const LOG_DEFAULT: &str = "info,openraft=error";
+
 fn main() -> ExitCode {
     let (cli, matches) = match config_file::parse(std::env::args_os()) {
         Ok(parsed) => parsed,
@@ -53,7 +57,8 @@ fn start(cli: Cli, matches: &ArgMatches) -> Result<ExitCode, Failure> {
     {
         supervisor::die_with(parent)?;
     }
-    let log = EnvFilter::try_from_env("HOLDFAST_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let log =
+        EnvFilter::try_from_env("HOLDFAST_LOG").unwrap_or_else(|_| EnvFilter::new(LOG_DEFAULT));
     tracing_subscriber::fmt()
         .with_env_filter(log)
         .with_writer(std::io::stderr)

@@ -49,8 +49,8 @@ const CLIENT: &str = "
 const LOG: &str = "
 ## The log
 
-`HOLDFAST_LOG` filters what goes to standard error: `error`, `warn`, `info` (the default), `debug`, or by module, such as
-`info,holdfast_engine=debug`.
+`HOLDFAST_LOG` filters what goes to standard error: `error`, `warn`, `info`, `debug`, or by module, such as
+`info,holdfast_engine=debug`; the default is `info,openraft=error`.
 ";
 
 /// The page.
