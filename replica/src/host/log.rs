@@ -18,15 +18,14 @@
 //!
 //! All changes go through [`VolumeLog::step`], which refuses to leave this order.
 
-use super::{Credits, meta::FreshSlots};
+use super::{Credits, admit::is_well_formed, meta::FreshSlots};
 use holdfast_io::Buf;
 use holdfast_types::{
-    BlockRange, DISCARD_SLOTS_MAX, Epoch, EpochSpan, HistoryId, Lsn, RECORD_BLOCKS_MAX,
-    SLOT_BLOCKS,
+    BlockRange, Epoch, EpochSpan, HistoryId, Lsn,
     mutant::{self, Mutant},
 };
 use holdfast_wal::{Entry, EntryId, Position};
-use holdfast_wire::{Append, BlockCrcs, Record, RecordOp, Refusal, StreamSession};
+use holdfast_wire::{Append, BlockCrcs, Refusal, StreamSession};
 use std::collections::VecDeque;
 
 /// Where a record's entry lies in the WAL.
@@ -273,6 +272,20 @@ impl VolumeLog {
         self.settled.min(self.durable)
     }
 
+    /// What a replica that lags can be given as records: what is settled, and what else is
+    /// the log of the engine that this replica follows. After a loss of all power the
+    /// best log may end with records that nobody knows to be committed; they have to
+    /// reach a quorum before the epoch's first record can.
+    ///
+    /// One that still follows an older engine may get records here that are not in that
+    /// one's log, and be counted for them. No harm: this replica follows the newer engine
+    /// only once a quorum has promised it, which the asker was not part of, and
+    /// which meets every commit quorum of the older engine without the asker too.
+    pub(super) fn followed(&self) -> Lsn {
+        let matched = self.stream.map_or(Lsn::ZERO, |stream| stream.matched);
+        self.firm().max(matched.min(self.durable))
+    }
+
     /// What may be applied.
     pub(super) fn appliable(&self) -> Lsn {
         self.held.map_or(self.firm(), |held| self.firm().min(held))
@@ -486,35 +499,6 @@ impl VolumeLog {
 
 /// Epoch spans of applied records kept: what a volume page of the store holds.
 pub(super) const EPOCHS_KEPT: usize = 160;
-
-/// Whether a record is one that an engine may make; `blocks` is the volume's size.
-fn is_well_formed(record: &Record, blocks: &mut u64) -> bool {
-    match &record.op {
-        RecordOp::Write { range, data, crcs } => {
-            range.count > 0
-                && range.count <= RECORD_BLOCKS_MAX as u64
-                && data.len() as u64 == range.bytes()
-                && crcs.len() as u64 == range.count
-                && ends_within(*range, *blocks)
-        }
-        RecordOp::Discard { range } => {
-            range.count > 0
-                && range.count <= DISCARD_SLOTS_MAX * SLOT_BLOCKS as u64
-                && ends_within(*range, *blocks)
-        }
-        RecordOp::EpochStart => true,
-        RecordOp::Resize { blocks: new } => {
-            // A volume that shrinks would leave data behind its end, to be seen when it grows.
-            let grows = *new >= *blocks;
-            *blocks = (*blocks).max(*new);
-            grows
-        }
-    }
-}
-
-fn ends_within(range: BlockRange, blocks: u64) -> bool {
-    range.start.get().checked_add(range.count).is_some_and(|end| end <= blocks)
-}
 
 #[cfg(test)]
 #[path = "log_tests.rs"]

@@ -62,8 +62,9 @@ impl Host {
         self.take_source_slots(tag, volume, from, above);
     }
 
-    /// Source: committed records from `from` on, as many as one answer holds; none
-    /// when the log begins above, or ends below. Answered by [`Event::SourceRecords`].
+    /// Source: records from `from` on, as many as one answer holds; none when the log begins
+    /// above, or ends below. Committed ones, and those above that are the log of the
+    /// engine that this replica follows. Answered by [`Event::SourceRecords`].
     pub fn source_records(&mut self, tag: Tag, volume: VolumeId, from: Lsn) {
         self.take_source_records(tag, volume, from);
     }

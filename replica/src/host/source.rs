@@ -26,7 +26,8 @@ use std::iter::Peekable;
 
 /// Map records looked at for one answer, and records in one: what a turn can spare.
 const LOOKED_MAX: usize = 4096;
-/// Sources that apply before they answer, at most.
+/// Sources that apply before they answer, at most; the one that waits longest gives way,
+/// whoever asked may be gone.
 const OPENS_MAX: usize = 16;
 
 /// A source that applies before it answers.
@@ -235,7 +236,9 @@ impl Host {
             return Err(Refusal::DiskFailed);
         }
         if self.copies.opens.len() >= OPENS_MAX {
-            return Err(Refusal::Full);
+            let Open { tag, .. } = self.copies.opens.remove(0);
+            let result = Err(Refusal::Full.into());
+            self.events.push(Event::SourceOpened { tag, result });
         }
         self.copies.opens.push(Open { tag, volume: at, until });
         Ok(())
@@ -265,7 +268,7 @@ impl Host {
                 at += 1;
                 continue;
             }
-            let Open { tag, volume, .. } = self.copies.opens.swap_remove(at);
+            let Open { tag, volume, .. } = self.copies.opens.remove(at);
             let event = match done {
                 true => self.opened(tag, volume),
                 false => {
@@ -422,7 +425,7 @@ impl Host {
         let mut lsn = records.from;
         records.prev_epoch = log.epoch_at(lsn.prev()?)?;
         let mut bytes = 0;
-        while lsn <= log.firm() && records.end.is_none_or(|end| lsn < end) {
+        while lsn <= log.followed() && records.end.is_none_or(|end| lsn < end) {
             let record = log.record(lsn)?;
             let op = match &record.op {
                 LogOp::Write { range, crcs, payload }
