@@ -79,7 +79,7 @@ impl Inner {
             if is_seed && self.is_free_to_propose().await {
                 let all = started.elapsed() < GATHER;
                 if let Err(cause) = self.try_to_found(seeds, all).await? {
-                    if attempts % LOG_EVERY == 0 {
+                    if attempts.is_multiple_of(LOG_EVERY) {
                         tracing::info!(cause, ?seeds, "no cluster yet; trying on");
                     }
                     attempts += 1;

@@ -2,7 +2,7 @@
 
 use super::message::{self, Answer, AppendForm, Envelope, Request};
 use super::{MetaConfig, Transport};
-use crate::raft::{Applied, RaftId, Types};
+use crate::raft::{RaftId, Types};
 use holdfast_types::{ClusterId, NodeId};
 use openraft::error::{
     InstallSnapshotError, RPCError, RaftError, RemoteError, SnapshotMismatch, Unreachable,
@@ -180,15 +180,5 @@ impl RaftNetwork<Types> for Peer {
 
     fn backoff(&self) -> Backoff {
         Backoff::new(std::iter::repeat(Duration::from_millis(UNREACHABLE_MS)))
-    }
-}
-
-impl Answer {
-    /// The answer to a proposal that was carried out, if this is one.
-    pub(crate) fn proposed(self) -> Result<(u64, Applied), Self> {
-        match self {
-            Self::Proposed { index, applied } => Ok((index, applied)),
-            other => Err(other),
-        }
     }
 }

@@ -66,7 +66,13 @@ impl<'a> Asking<'a> {
                 self.unsure = true;
                 self.cause = cause;
             }
-            Some(answer) => return Some(answer),
+            Some(answer @ (Answer::Proposed { .. } | Answer::ReadPoint { .. })) => {
+                return Some(answer);
+            }
+            Some(other) => {
+                self.unsure = true;
+                self.cause = format!("the leader answers amiss: {other:?}");
+            }
         }
         // A leader that is gone stays the known one until the next is elected.
         tokio::time::sleep(RETRY.min(self.until.saturating_duration_since(Instant::now()))).await;
@@ -105,8 +111,8 @@ impl Inner {
             let first = !asking.unsure;
             let answer = asking.attempt(here, || Request::Propose(proposal.clone())).await;
             let Some(answer) = answer else { continue };
-            match answer.proposed() {
-                Ok((index, Applied::Done(result))) => {
+            match answer {
+                Answer::Proposed { index, applied: Applied::Done(result) } => {
                     // The caller reads its own write; if this node is cut off meanwhile, the
                     // answer is known all the same.
                     self.wait_applied(index, asking.until).await;
@@ -114,13 +120,12 @@ impl Inner {
                 }
                 // This node was far behind: `since` was too low. Only one copy was ever sent, and
                 // it was not carried out.
-                Ok((index, Applied::Expired)) if first => {
+                Answer::Proposed { index, applied: Applied::Expired } if first => {
                     proposal.since = index;
                     proposal.request = RequestId::random();
                 }
-                Ok((_, Applied::Expired)) => return Err(ProposeError::Unknown),
-                Ok((_, Applied::Nothing)) => asking.cause = "the leader answers amiss".to_owned(),
-                Err(other) => asking.cause = format!("the leader answers amiss: {other:?}"),
+                // Of an earlier copy; or an answer that makes no sense.
+                _ => return Err(ProposeError::Unknown),
             }
         }
         Err(asking.give_up())
@@ -140,7 +145,7 @@ impl Inner {
                     }
                     asking.cause = "this node lags behind the leader".to_owned();
                 }
-                Some(other) => asking.cause = format!("the leader answers amiss: {other:?}"),
+                Some(_) => return Err(ProposeError::Unknown),
                 None => {}
             }
         }

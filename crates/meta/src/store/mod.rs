@@ -10,6 +10,8 @@ mod machine;
 mod value;
 
 #[cfg(test)]
+mod power_cut_tests;
+#[cfg(test)]
 mod tests;
 
 pub(crate) use log::LogStore;
@@ -206,7 +208,7 @@ impl Store {
         let Some(db) = db.as_ref() else { return Err(self.error("closed".to_owned())) };
         let write = || {
             let mut txn = db.begin_write()?;
-            txn.set_durability(durability).map_err(|e| redb::Error::from(e))?;
+            txn.set_durability(durability).map_err(redb::Error::from)?;
             let done = work(&txn)?;
             txn.commit()?;
             Ok(done)
