@@ -7,6 +7,7 @@ mod history;
 mod lease;
 mod members;
 mod model;
+mod network;
 mod overlap;
 mod random;
 mod rig;

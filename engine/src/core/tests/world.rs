@@ -2,7 +2,7 @@
 //! and may not know it, networks that lose connections, clients.
 
 use super::history::{OPEN, Register};
-use super::model::{Model, Pull};
+use super::model::Model;
 use crate::core::{
     Attach, Command, Config, EngineCore, Event, Link, MemberId, MemberSet, StateName, StopReason,
 };
@@ -10,7 +10,6 @@ use holdfast_block::{Context, Op, Payload, Priority, Reply, Request, SessionId};
 use holdfast_io::BufPool;
 use holdfast_replica::Credits;
 use holdfast_types::{Epoch, Generation, HistoryId, Lsn, NodeId, VolumeId};
-use holdfast_wire::{Refusal, catchup::CatchUpError};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::{
@@ -39,14 +38,14 @@ struct Pending {
 /// An engine with its links and clients.
 pub(super) struct Side {
     pub(super) core: EngineCore,
-    epoch: u64,
-    up: Vec<bool>,
-    to: Vec<VecDeque<Command>>,
-    from: Vec<VecDeque<Event>>,
+    pub(super) epoch: u64,
+    pub(super) up: Vec<bool>,
+    pub(super) to: Vec<VecDeque<Command>>,
+    pub(super) from: Vec<VecDeque<Event>>,
     /// When leases were asked for and granted, on their way back.
-    grants: Vec<VecDeque<u64>>,
+    pub(super) grants: Vec<VecDeque<u64>>,
     /// Asked of the metadata group.
-    proposal: Option<(Generation, MemberSet)>,
+    pub(super) proposal: Option<(Generation, MemberSet)>,
     sessions: Vec<u64>,
     stopped: bool,
 }
@@ -62,15 +61,15 @@ pub(super) struct Seen {
 }
 
 pub(super) struct World {
-    rng: ChaCha8Rng,
+    pub(super) rng: ChaCha8Rng,
     pool: BufPool,
     began: Instant,
     /// The engine that was replaced, if it is still about; the one in force is the last.
     pub(super) sides: Vec<Side>,
     pub(super) replicas: Vec<Model>,
-    epoch: u64,
-    generation: Generation,
-    set: MemberSet,
+    pub(super) epoch: u64,
+    pub(super) generation: Generation,
+    pub(super) set: MemberSet,
     pub(super) step: u64,
     next_value: u64,
     next_session: u64,
@@ -128,7 +127,7 @@ impl World {
         self.rng.random_bool(p)
     }
 
-    fn below(&mut self, end: usize) -> usize {
+    pub(super) fn below(&mut self, end: usize) -> usize {
         self.rng.random_range(0..end)
     }
 
@@ -194,7 +193,7 @@ impl World {
     }
 
     /// The time passes, then something is said.
-    fn tell(&mut self, at: usize, event: Event) {
+    pub(super) fn tell(&mut self, at: usize, event: Event) {
         let now = self.began + Duration::from_millis(self.step);
         let core = &mut self.sides[at].core;
         core.handle(Event::Tick { now, boot_ms: self.step });
@@ -367,155 +366,6 @@ impl World {
         let session = self.sides[at].sessions[0];
         let op = Op::Read { offset: block * 4096, len: 4096 };
         self.request(at, session, block * 8, 8, None, op);
-    }
-
-    /// Lets a replica take an engine's next message.
-    fn deliver(&mut self, at: usize, member: usize) -> bool {
-        let Some(command) = self.sides[at].to[member].pop_front() else { return false };
-        let (replica, now_ms) = (&mut self.replicas[member], self.step);
-        let id = MemberId(member as u8);
-        let event = match command {
-            Command::Fence { fence, .. } => {
-                Event::Promised { member: id, result: replica.fence(&fence, now_ms) }
-            }
-            Command::Truncate { truncate, .. } => {
-                let in_force = self.sides[at].epoch == self.epoch;
-                Event::Truncated { member: id, result: replica.truncate(&truncate, in_force) }
-            }
-            Command::Append { append, .. } => match replica.append(&append) {
-                Ok(ack) => Event::Ack { member: id, ack },
-                Err(refusal) => Event::Refused { member: id, session: append.session, refusal },
-            },
-            Command::CatchUp { catch_up, .. } if catch_up.epoch != replica.promised => {
-                let refusal = Refusal::Fenced { promised: replica.promised };
-                let result = Err(CatchUpError::Refused(refusal));
-                Event::CaughtUp { member: id, session: catch_up.session, result }
-            }
-            Command::CatchUp { catch_up, .. } => {
-                let sources = catch_up.sources.iter().map(|m| usize::from(m.0)).collect();
-                let (session, epoch) = (catch_up.session, catch_up.epoch);
-                let settle = catch_up.settle;
-                replica.pull = Some(Pull { session, epoch, settle, sources });
-                self.seen.catch_ups += 1;
-                return true;
-            }
-            Command::Commit { lsn, .. } if Epoch::new(self.sides[at].epoch) == replica.promised => {
-                replica.commit(lsn);
-                return true;
-            }
-            Command::Release { epoch, .. } => {
-                replica.release(epoch);
-                return true;
-            }
-            Command::Read { tag, epoch, at: lsn, range, .. } => {
-                let mut result = replica.read(epoch, lsn, range);
-                if self.replicas.len() > 1 && self.rng.random_bool(0.02) && member != 1 {
-                    result = Err(holdfast_replica::ReadError::Corrupt { block: 0 });
-                }
-                Event::ReadDone { member: id, tag, result }
-            }
-            Command::Reserve { tag, .. } => Event::Reserved { member: id, tag, granted: true },
-            _ => return true,
-        };
-        self.sides[at].from[member].push_back(event);
-        true
-    }
-
-    fn hear(&mut self, at: usize, member: usize) -> bool {
-        let Some(event) = self.sides[at].from[member].pop_front() else { return false };
-        self.tell(at, event);
-        true
-    }
-
-    /// A replica that fetches asks its next question, or says that it is done.
-    fn pull(&mut self, member: usize) {
-        let Some(pull) = self.replicas[member].pull.take() else { return };
-        let sources: Vec<usize> =
-            pull.sources.iter().copied().filter(|source| *source != member).collect();
-        let source = sources[self.below(sources.len())];
-        let more = self.chance(0.95) && {
-            let [target, from] =
-                self.replicas.get_disjoint_mut([member, source]).expect("two replicas");
-            target.fetch_from(from, &pull)
-        };
-        if more {
-            self.replicas[member].pull = Some(pull);
-            return;
-        }
-        let result = match self.chance(0.1) {
-            true => Err(CatchUpError::NoSource("none answers".into())),
-            false => Ok(self.replicas[member].last().1),
-        };
-        let epoch = pull.epoch.get();
-        let side = self.sides.iter_mut().find(|side| side.epoch == epoch);
-        if let Some(side) = side.filter(|side| side.up[member]) {
-            let (member, session) = (MemberId(member as u8), pull.session);
-            side.from[usize::from(member.0)].push_back(Event::CaughtUp { member, session, result });
-        }
-    }
-
-    /// A connection of an engine is lost, and whatever was on it.
-    fn cut(&mut self, at: usize, member: usize) {
-        let side = &mut self.sides[at];
-        side.up[member] = false;
-        side.to[member].clear();
-        side.from[member].clear();
-        side.grants[member].clear();
-        self.tell(at, Event::MemberDown { member: MemberId(member as u8) });
-    }
-
-    pub(super) fn reach(&mut self, at: usize, member: usize) {
-        if self.sides[at].up[member] {
-            return;
-        }
-        self.sides[at].up[member] = true;
-        self.tell(at, Event::MemberUp { member: MemberId(member as u8) });
-    }
-
-    fn restart(&mut self, member: usize) {
-        self.replicas[member].restart(self.step);
-        for at in 0..self.sides.len() {
-            if self.sides[at].up[member] {
-                self.cut(at, member);
-            }
-        }
-    }
-
-    /// Asks for a lease; the answer takes its time, the lease counts from now.
-    fn renew(&mut self, at: usize, member: usize) {
-        let epoch = Epoch::new(self.sides[at].epoch);
-        if self.replicas[member].grant(epoch, self.step) {
-            let until_ms = self.step + super::model::LEASE_MS;
-            self.sides[at].grants[member].push_back(until_ms);
-        }
-    }
-
-    fn granted(&mut self, at: usize, member: usize) {
-        if let Some(until_ms) = self.sides[at].grants[member].pop_front() {
-            self.tell(at, Event::Lease { member: MemberId(member as u8), until_ms });
-        }
-    }
-
-    /// The metadata group answers what an engine proposed.
-    fn decide(&mut self, at: usize) {
-        let Some((generation, members)) = self.sides[at].proposal.take() else { return };
-        if self.sides[at].epoch != self.epoch {
-            let promised = Epoch::new(self.epoch);
-            let refusal = Refusal::Fenced { promised };
-            self.tell(at, Event::MemberLost { member: MemberId(0), refusal });
-            return;
-        }
-        assert_eq!(generation, self.generation, "only the engine in force changes it");
-        let accepted = self.rng.random_bool(0.9);
-        if accepted {
-            let gone = self.set.without(members).len() + members.without(self.set).len();
-            assert!(gone == 1 && !members.is_empty(), "one member at a time");
-            self.generation = generation.next();
-            self.set = members;
-            self.seen.changes += 1;
-        }
-        let (generation, members) = (self.generation, self.set);
-        self.tell(at, Event::SetDecided { generation, members, accepted });
     }
 
     fn close_a_session(&mut self, at: usize) {
