@@ -54,7 +54,7 @@ impl View {
         // A voter whose address another node answers at is gone: its machine was wiped and
         // came back as that node, which takes its place.
         let swap = fit.clone().find_map(|new| {
-            let at = self.addresses.get(new)?;
+            let at = self.addresses.get(new).filter(|at| !at.is_empty())?;
             let old = voters.iter().find(|old| self.addresses.get(old) == Some(at))?;
             Some((*old, *new))
         });

@@ -14,7 +14,8 @@ pub struct MetaConfig {
     pub dir: PathBuf,
     /// This node.
     pub node: NodeId,
-    /// Where other nodes reach it: `host:port`, as the seeds' lists name it.
+    /// Where other nodes reach it: `host:port`, as the seeds' lists name it. Empty when none can:
+    /// a cluster of one.
     pub advertise: String,
     /// How often a leader is heard.
     pub heartbeat_ms: u64,
