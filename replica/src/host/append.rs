@@ -11,27 +11,18 @@
 //! of space.
 
 use super::{
-    Credits, Event, Host, Kind,
+    Event, Host, Kind,
     control::Control,
     log::{LogOp, LogRecord, Logged, Step},
     meta::{Body, FreshSlots, Meta, MetaOp},
     token,
-    volume::{VolIx, Volume, carry_charge, is_logged},
+    volume::{VolIx, carry_charge, is_logged},
 };
 use crate::store::PhysSlot;
 use holdfast_io::{Buf, DiskError, IoQueue, Op, OpResult};
 use holdfast_types::{BlockRange, Lsn, SLOT_BLOCKS, SLOT_BYTES, VolumeId};
 use holdfast_wal::{AppendError, Entry, EntryId, Position};
 use holdfast_wire::{Append, BlockCrcs, Record, RecordOp, Refusal, StreamSession};
-
-/// What may be unapplied beyond twice the limit: memory, for what several engines sent on
-/// the same credits.
-const OVERRUN_BYTES_MAX: u64 = 64 << 20;
-/// What may be unsettled, as parts of the limit: more than one engine is told of, less
-/// than what makes others wait.
-const UNSETTLED_MAX: (u64, u64) = (3, 2);
-/// But it has to fit into the ring twice, or nothing behind it would ever be logged.
-const RING_PER_UNSETTLED: u64 = 2;
 
 /// Something that waits to go into the WAL.
 #[derive(Debug)]
@@ -109,30 +100,6 @@ impl Host {
         self.settled_since(at, before);
         self.ack_later(at);
         Ok(())
-    }
-
-    /// Whether there is room for new records. Engines on several nodes may each have been
-    /// told of the same room, so even one that minds its credits can be refused.
-    fn may_take(&self, at: VolIx, volume: &Volume, new: &[Record]) -> Result<(), Refusal> {
-        let Some(first) = new.first() else { return Ok(()) };
-        // The store is about to say that the log goes on elsewhere.
-        if self.fills.is_jumping(at) {
-            return Err(volume.log.mismatch());
-        }
-        // What begins an epoch settles all before it, so it must pass; and it comes
-        // once an epoch.
-        let begins = matches!(first.op, RecordOp::EpochStart)
-            && first.epoch > volume.log.last_epoch()
-            && new.len() == 1;
-        let charge: u64 = new.iter().map(|record| charge_of(&record.op)).sum();
-        let memory = self.counts.unapplied + charge > 2 * self.unapplied_max + OVERRUN_BYTES_MAX;
-        let unsettled = self.counts.unapplied - self.counts.settled;
-        let (parts, of) = UNSETTLED_MAX;
-        let limit = self.unapplied_max * parts / of;
-        let limit = limit.min(self.ring_capacity / RING_PER_UNSETTLED);
-        // However small the limit, what comes alone passes.
-        let ring = unsettled > 0 && unsettled + charge > limit;
-        if !begins && (memory || ring) { Err(Refusal::Full) } else { Ok(()) }
     }
 
     pub(super) fn commit_to(&mut self, volume: VolumeId, commit: Lsn) {
@@ -483,15 +450,6 @@ impl Host {
         if self.spare_bufs.len() < SPARE_BUFS_MAX {
             self.spare_bufs.push(bufs);
         }
-    }
-}
-
-/// What a record counts against the limit of unapplied bytes, or less.
-fn charge_of(op: &RecordOp) -> u64 {
-    match op {
-        RecordOp::Write { range, .. } => Entry::ring_bytes(range.bytes()),
-        RecordOp::Discard { range } => Credits::discard_wal_bytes(range.count),
-        RecordOp::EpochStart | RecordOp::Resize { .. } => Entry::ring_bytes(0),
     }
 }
 

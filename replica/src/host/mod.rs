@@ -8,6 +8,7 @@
 //! checkpoints. `space` sets slots aside, `control` persists promises and the
 //! like, `recover` builds all of it again from the disk.
 
+mod admit;
 mod api;
 mod append;
 mod apply;

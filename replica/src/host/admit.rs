@@ -1,0 +1,89 @@
+//! What an append must be to be taken, beside following the log: records that an
+//! engine can make, and no more of them than there is room for. Both are questions to
+//! a remote peer's message, so both are answered by a refusal.
+
+use super::{
+    Credits, Host,
+    volume::{VolIx, Volume},
+};
+use holdfast_types::{BlockRange, DISCARD_SLOTS_MAX, RECORD_BLOCKS_MAX, SLOT_BLOCKS};
+use holdfast_wal::Entry;
+use holdfast_wire::{Record, RecordOp, Refusal};
+
+/// What may be unapplied beyond twice the limit: memory, for what several engines sent on
+/// the same credits.
+const OVERRUN_BYTES_MAX: u64 = 64 << 20;
+/// What may be unsettled, as parts of the limit: more than one engine is told of, less
+/// than what makes others wait.
+const UNSETTLED_MAX: (u64, u64) = (3, 2);
+/// But it has to fit into the ring twice, or nothing behind it would ever be logged.
+const RING_PER_UNSETTLED: u64 = 2;
+
+impl Host {
+    /// Whether there is room for new records. Engines on several nodes may each have been
+    /// told of the same room, so even one that minds its credits can be refused.
+    pub(super) fn may_take(
+        &self,
+        at: VolIx,
+        volume: &Volume,
+        new: &[Record],
+    ) -> Result<(), Refusal> {
+        let Some(first) = new.first() else { return Ok(()) };
+        // The store is about to say that the log goes on elsewhere.
+        if self.fills.is_jumping(at) {
+            return Err(volume.log.mismatch());
+        }
+        // What begins an epoch settles all before it, so it must pass; and it comes
+        // once an epoch.
+        let begins = matches!(first.op, RecordOp::EpochStart)
+            && first.epoch > volume.log.last_epoch()
+            && new.len() == 1;
+        let charge: u64 = new.iter().map(|record| charge_of(&record.op)).sum();
+        let memory = self.counts.unapplied + charge > 2 * self.unapplied_max + OVERRUN_BYTES_MAX;
+        let unsettled = self.counts.unapplied - self.counts.settled;
+        let (parts, of) = UNSETTLED_MAX;
+        let limit = self.unapplied_max * parts / of;
+        let limit = limit.min(self.ring_capacity / RING_PER_UNSETTLED);
+        // However small the limit, what comes alone passes.
+        let ring = unsettled > 0 && unsettled + charge > limit;
+        if !begins && (memory || ring) { Err(Refusal::Full) } else { Ok(()) }
+    }
+}
+
+/// What a record counts against the limit of unapplied bytes, or less.
+fn charge_of(op: &RecordOp) -> u64 {
+    match op {
+        RecordOp::Write { range, .. } => Entry::ring_bytes(range.bytes()),
+        RecordOp::Discard { range } => Credits::discard_wal_bytes(range.count),
+        RecordOp::EpochStart | RecordOp::Resize { .. } => Entry::ring_bytes(0),
+    }
+}
+
+/// Whether a record is one that an engine may make; `blocks` is the volume's size.
+pub(super) fn is_well_formed(record: &Record, blocks: &mut u64) -> bool {
+    match &record.op {
+        RecordOp::Write { range, data, crcs } => {
+            range.count > 0
+                && range.count <= RECORD_BLOCKS_MAX as u64
+                && data.len() as u64 == range.bytes()
+                && crcs.len() as u64 == range.count
+                && ends_within(*range, *blocks)
+        }
+        RecordOp::Discard { range } => {
+            range.count > 0
+                && range.count <= DISCARD_SLOTS_MAX * SLOT_BLOCKS as u64
+                && ends_within(*range, *blocks)
+        }
+        RecordOp::EpochStart => true,
+        RecordOp::Resize { blocks: new } => {
+            // A volume that shrinks would leave data behind its end, to be seen when it grows.
+            let grows = *new >= *blocks;
+            *blocks = (*blocks).max(*new);
+            grows
+        }
+    }
+}
+
+fn ends_within(range: BlockRange, blocks: u64) -> bool {
+    range.start.get().checked_add(range.count).is_some_and(|end| end <= blocks)
+}
