@@ -430,7 +430,8 @@ impl Puller {
     fn take_records(&mut self, records: Vec<Record>, prev_epoch: Epoch, commit: Lsn, now_ms: u64) {
         let Some(end) = records.last() else {
             // What came before may have been committed since.
-            self.out.push(Action::Host(HostCall::Commit(commit)));
+            // Only of what is here: the source may follow a newer engine than this replica.
+            self.out.push(Action::Host(HostCall::Commit(commit.min(self.last))));
             return match commit > self.last {
                 // There are some, but the log begins above them by now.
                 true => self.open(now_ms),
@@ -491,7 +492,8 @@ impl Puller {
             prev_epoch,
             prev_lsn,
             records,
-            commit_lsn: self.commit,
+            // No further than these: see `Answer::Records`.
+            commit_lsn: self.commit.min(self.last),
         };
         self.out.push(Action::Host(HostCall::Append(append)));
     }
