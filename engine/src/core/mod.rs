@@ -11,8 +11,10 @@
 //!    commit quorum, then its LSNs;
 //! 4. `replicate`: to every member at once; commit by quorum; the answer.
 //!
-//! Reads (`read`) go to the nearest member that holds all that is committed.
-//! `recovery` leads from an epoch granted to a volume served.
+//! Reads (`read`) go to the nearest member that holds all that is committed, while
+//! leases (`lease`) say that no other engine serves. `recovery` leads from an epoch granted
+//! to a volume served; `catchup` brings members back that were away; `sets` takes members
+//! out of the replica set and in again; `size` lets the volume grow.
 
 mod admission;
 mod catchup;

@@ -79,8 +79,9 @@ impl EngineCore {
                     self.finish(id, Ok(Reply::Data(data)));
                 }
                 Part::Head | Part::Tail => {
-                    if let Some(block) = segments.first() {
-                        self.fill_edge(id, part, block);
+                    match segments.iter().find(|segment| segment.len() == BLOCK_BYTES) {
+                        Some(block) => self.fill_edge(id, part, block),
+                        None => self.try_another(member, id, part, None),
                     }
                 }
             },
@@ -208,7 +209,7 @@ fn trim(mut segments: ReadSegments, mut skip: usize, mut len: usize) -> Segments
 fn clip(blocks: &Extents, mut skip: u64, mut len: u64, one: bool) -> Vec<Extent> {
     let mut out: Vec<Extent> = Vec::new();
     for (count, allocated) in blocks.iter().copied() {
-        let run = count * BLOCK_BYTES as u64;
+        let run = count.saturating_mul(BLOCK_BYTES as u64);
         let start = skip.min(run);
         let take = len.min(run - start);
         skip -= start;
