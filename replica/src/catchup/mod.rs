@@ -42,6 +42,9 @@ pub(crate) const CONNECT_MS: u64 = 5_000;
 /// A question that is not answered by then has failed: a source may have to apply a full log
 /// before it answers the first, which takes seconds.
 pub(crate) const QUESTION_MS: u64 = 30_000;
+/// A replica that has not applied all it has by then waits for something: applying a full log
+/// takes seconds.
+pub(crate) const SETTLE_MS: u64 = 30_000;
 /// The sources are tried so often, one after the other, before the engine is told that
 /// there is none; it asks again with those that it knows then.
 pub(crate) const ROUNDS_MAX: u32 = 3;
@@ -88,8 +91,6 @@ pub(crate) enum HostCall {
     Reserve(BlockRange),
     /// Answered by [`Puller::acked`] or [`Puller::refused`].
     Append(Append),
-    /// All up to here is committed. Not answered.
-    Commit(Lsn),
 }
 
 /// An answer that waits until the host has taken the one before.
@@ -265,6 +266,11 @@ impl Puller {
         }
         match self.state {
             State::Pausing => self.connect(now_ms),
+            // Its engine has to say what is committed, which it does when it calls again.
+            State::Settling => {
+                let cause = "the replica's own log is not committed to its end".to_owned();
+                self.end(Err(CatchUpError::NoSource(cause)));
+            }
             State::Connecting => self.fail_source("it could not be reached in time", now_ms),
             _ => self.fail_source("it did not answer in time", now_ms),
         }
@@ -304,6 +310,7 @@ impl Puller {
         self.passes += 1;
         self.opened = Some(opened);
         self.step(State::Settling);
+        self.deadline_ms = Some(now_ms + SETTLE_MS);
         self.call(HostCall::SettleAll);
     }
 
@@ -312,6 +319,7 @@ impl Puller {
         if !self.returned(now_ms) {
             return;
         }
+        self.deadline_ms = None;
         match result {
             Ok(last) if last == self.last => {
                 self.above = last;
@@ -429,9 +437,12 @@ impl Puller {
 
     fn take_records(&mut self, records: Vec<Record>, prev_epoch: Epoch, commit: Lsn, now_ms: u64) {
         let Some(end) = records.last() else {
-            // What came before may have been committed since.
-            // Only of what is here: the source may follow a newer engine than this replica.
-            self.out.push(Action::Host(HostCall::Commit(commit.min(self.last))));
+            if prev_epoch > Epoch::ZERO {
+                // What is here may have been committed since; if it is what the source
+                // has there, which may follow a newer engine than this replica.
+                (self.prev_epoch, self.commit) = (prev_epoch, commit);
+                self.append(Vec::new());
+            }
             return match commit > self.last {
                 // There are some, but the log begins above them by now.
                 true => self.open(now_ms),
@@ -473,16 +484,19 @@ impl Puller {
             credits.slots -= slots;
             batch.extend(self.records.pop_front());
         }
-        self.append(batch);
+        if !batch.is_empty() {
+            self.append(batch);
+        }
         if self.records.is_empty() {
             self.ask_records(now_ms);
         }
     }
 
     fn append(&mut self, records: Vec<Record>) {
-        let Some(end) = records.last() else { return };
         let (prev_lsn, prev_epoch) = (self.last, self.prev_epoch);
-        (self.last, self.prev_epoch) = (end.lsn, end.epoch);
+        if let Some(end) = records.last() {
+            (self.last, self.prev_epoch) = (end.lsn, end.epoch);
+        }
         let append = Append {
             volume: self.job.volume,
             history: self.job.history,
@@ -511,7 +525,7 @@ impl Puller {
 
     /// The host has all up to here on stable storage.
     pub(crate) fn acked(&mut self, durable: Lsn) {
-        if self.durable < Some(durable) {
+        if self.durable.is_some_and(|before| before < durable) {
             self.durable = Some(durable);
             self.rounds = 0;
         }

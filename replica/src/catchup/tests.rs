@@ -43,7 +43,6 @@ fn wants(puller: &mut Puller) -> Vec<String> {
                 append.commit_lsn
             )
         }
-        Action::Host(HostCall::Commit(lsn)) => format!("commit {lsn}"),
         Action::Done(Ok(last)) => format!("level {last}"),
         Action::Done(Err(error)) => format!("failed: {error}"),
     };
@@ -96,13 +95,17 @@ fn a_log_that_reaches_back_gives_records_until_there_are_no_more() {
     puller.answer(records(11, 5, 19), 3);
     assert!(wants(&mut puller).is_empty(), "credits come first");
     puller.offer(PLENTY, 3);
-    assert_eq!(wants(&mut puller), ["append 5 after 10 commit 19", "records 16"]);
+    assert_eq!(wants(&mut puller), ["append 5 after 10 commit 15", "records 16"]);
     assert!(puller.has_unacked());
     puller.answer(records(16, 4, 19), 4);
     puller.offer(PLENTY, 4);
     assert_eq!(wants(&mut puller), ["append 4 after 15 commit 19", "records 20"]);
     puller.answer(records(20, 0, 19), 5);
-    assert_eq!(wants(&mut puller), ["commit 19", "hang up"], "not before all is durable");
+    assert_eq!(
+        wants(&mut puller),
+        ["append 0 after 19 commit 19", "hang up"],
+        "not before all is durable"
+    );
     puller.acked(Lsn::new(15));
     assert!(wants(&mut puller).is_empty());
     puller.acked(Lsn::new(19));
@@ -133,7 +136,7 @@ fn slots_come_in_when_the_replica_has_applied_all_and_one_answer_is_ahead() {
     assert_eq!(wants(&mut puller), ["records 16"]);
     // The source's log has moved on: once more, from there.
     puller.answer(records(16, 0, 30), 11);
-    assert_eq!(wants(&mut puller), ["commit 30", "open 15 20"]);
+    assert_eq!(wants(&mut puller), ["append 0 after 15 commit 15", "open 15 20"]);
     puller.answer(opened(30), 12);
     puller.settled_all(Ok(Lsn::new(15)), 13);
     assert_eq!(wants(&mut puller), ["settle", "slots 0 15"]);
@@ -141,7 +144,14 @@ fn slots_come_in_when_the_replica_has_applied_all_and_one_answer_is_ahead() {
     puller.filled(Ok(()), 15);
     puller.fill_done(Ok(()), 16);
     puller.answer(records(31, 0, 30), 17);
-    let end = ["fill 0 18", "done 30", "records 31", "commit 30", "hang up", "level 30"];
+    let end = [
+        "fill 0 18",
+        "done 30",
+        "records 31",
+        "append 0 after 30 commit 30",
+        "hang up",
+        "level 30",
+    ];
     assert_eq!(wants(&mut puller), end);
 }
 
@@ -156,9 +166,9 @@ fn no_more_is_appended_than_there_is_room_for() {
     puller.offer(Credits { slots: 0, wal_bytes: one - 1 }, 4);
     assert!(wants(&mut puller).is_empty());
     puller.offer(Credits { slots: 0, wal_bytes: 2 * one }, 5);
-    assert_eq!(wants(&mut puller), ["append 2 after 10 commit 20"]);
+    assert_eq!(wants(&mut puller), ["append 2 after 10 commit 12"]);
     puller.offer(Credits { slots: 0, wal_bytes: one }, 6);
-    assert_eq!(wants(&mut puller), ["append 1 after 12 commit 20", "records 14"]);
+    assert_eq!(wants(&mut puller), ["append 1 after 12 commit 13", "records 14"]);
 }
 
 #[test]
@@ -302,7 +312,10 @@ fn time_runs_out_for_connections_and_answers_but_not_for_the_host() {
         puller.tick(QUESTION_MS + 9);
         assert_eq!(wants(&mut puller), ["hang up", "connect 2"], "{state:?}");
     }
-    for state in [State::Settling, State::Jumping, State::Finishing] {
+    let mut settling = at(State::Settling);
+    settling.tick(SETTLE_MS + 9);
+    assert!(wants(&mut settling)[1].starts_with("failed: no source"));
+    for state in [State::Jumping, State::Finishing] {
         let mut puller = at(state);
         puller.tick(u64::MAX);
         assert!(wants(&mut puller).is_empty(), "{state:?}");

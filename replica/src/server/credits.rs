@@ -119,6 +119,12 @@ impl Server {
 }
 
 impl Line {
+    /// What differs is to be said at once: the host has said that there is more, and may
+    /// not say it again.
+    pub(super) fn hurry(&mut self) {
+        self.said_ms = self.said_ms.map(|_| 0);
+    }
+
     /// Whether `now` is so different from what is left that it should be said.
     fn is_outdated(&self, now: Credits, now_ms: u64) -> bool {
         let differ = |now: u64, left: u64, told: u64| now.abs_diff(left) > told / 4;

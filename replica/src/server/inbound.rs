@@ -170,7 +170,10 @@ impl Server {
         let mut conns: Vec<ConnId> = owners.map(|(_, conn)| *conn).collect();
         conns.sort_unstable();
         for conn in conns {
-            if self.stream(conn).is_some_and(|stream| stream.is(Phase::Promised)) {
+            if let Some(Conn::Stream(stream)) = self.conns.get_mut(&conn)
+                && stream.is(Phase::Promised)
+            {
+                stream.line.hurry();
                 self.say_credits(conn, host, now_ms, false);
             }
         }

@@ -233,7 +233,7 @@ impl Server {
     ) -> bool {
         let Some(pull) = self.pulls.pulls.get_mut(&place) else { return false };
         let CatchUp { epoch, session, .. } = pull.puller.job().catch_up;
-        if (ack.epoch, ack.session) != (epoch, session) || !pull.puller.has_unacked() {
+        if (ack.epoch, ack.session) != (epoch, session) {
             return false;
         }
         pull.puller.acked(ack.durable_lsn);
@@ -332,7 +332,6 @@ impl Server {
             HostCall::Fill(slots, applied) => host.fill(tag(), volume, slots, applied),
             HostCall::FillDone(opened) => host.fill_done(tag(), volume, opened),
             HostCall::Reserve(range) => host.reserve(tag(), volume, range),
-            HostCall::Commit(lsn) => host.advance_commit(volume, lsn),
             HostCall::Append(append) => {
                 let records = host.append(append);
                 self.keep_spare(records);

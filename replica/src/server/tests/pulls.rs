@@ -87,6 +87,8 @@ impl Pair {
                         source.server.question(conn, question, &mut source.host, now_ms);
                     }
                     Output::Hangup(pull) => source.close(1000 + pull.0),
+                    // What it holds, said once more when it has been said.
+                    Output::Send(_, FromReplica::Ack(_)) => {}
                     out => said.push(out),
                 }
             }
