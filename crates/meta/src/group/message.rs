@@ -164,3 +164,123 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refused> {
         None => Err(Refused::Malformed("empty".to_owned())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::raft::{RequestId, StoredMembership, Vote};
+    use crate::store::Incarnation;
+    use crate::{Command, Outcome};
+
+    const NODE: NodeId = NodeId::from_u128(0x11);
+
+    fn founding() -> Founding {
+        let founder = Founder { address: "h:1".to_owned(), incarnation: Incarnation(5) };
+        Founding { cluster: ClusterId::from_u128(0x66), voters: BTreeMap::from([(NODE, founder)]) }
+    }
+
+    fn requests() -> Vec<Request> {
+        let vote = Vote::new(3, crate::raft::RaftId(NODE)).into();
+        let ballot = Ballot { round: 2, node: NODE };
+        let command = Command::InitCluster { cluster: ClusterId::from_u128(0x66) };
+        let proposal = Proposal { request: RequestId(7), since: 8, command };
+        vec![
+            Request::Append { vote, prev: None, entries: vec![], commit: None },
+            Request::Vote { vote, last: None },
+            Request::Snapshot {
+                vote,
+                last: None,
+                membership: (&StoredMembership::default()).into(),
+                id: "s".to_owned(),
+                offset: 9,
+                data: vec![1, 2, 3],
+                done: true,
+            },
+            Request::Propose(proposal),
+            Request::ReadPoint,
+            Request::Join { address: "h:1".to_owned() },
+            Request::Discover,
+            Request::Prepare { seeds: vec!["h:1".to_owned()], ballot },
+            Request::Accept { seeds: vec!["h:1".to_owned()], ballot, founding: founding() },
+        ]
+    }
+
+    fn answers() -> Vec<Answer> {
+        let vote = Vote::new_committed(3, crate::raft::RaftId(NODE)).into();
+        let ballot = Ballot { round: 2, node: NODE };
+        let cluster = ClusterId::from_u128(0x66);
+        let Founder { address, incarnation } = founding().voters[&NODE].clone();
+        let refused = |refused| Answer::Refused(refused);
+        vec![
+            Answer::Appended(AppendForm::Success),
+            Answer::Appended(AppendForm::Partial(None)),
+            Answer::Appended(AppendForm::Conflict),
+            Answer::Appended(AppendForm::HigherVote(vote)),
+            Answer::Voted { vote, granted: true, last: None },
+            Answer::Received { vote },
+            Answer::Misplaced,
+            Answer::Proposed { index: 4, applied: Applied::Done(Ok(Outcome::Gone)) },
+            Answer::Proposed { index: 4, applied: Applied::Expired },
+            Answer::ReadPoint { index: 5 },
+            Answer::Joined,
+            Answer::NotLeader(Some((NODE, "h:1".to_owned()))),
+            Answer::Unsure("u".to_owned()),
+            Answer::Discovered(Discovery {
+                node: NODE,
+                cluster: Some(cluster),
+                members: BTreeMap::from([(NODE, "h:1".to_owned())]),
+                founding: Some(founding()),
+            }),
+            Answer::Promised {
+                node: NODE,
+                founder: Founder { address, incarnation },
+                accepted: Some((ballot, founding())),
+            },
+            Answer::Accepted { node: NODE },
+            Answer::Preempted(ballot),
+            refused(Refused::Malformed("m".to_owned())),
+            refused(Refused::Version(2)),
+            refused(Refused::OtherCluster(Some(cluster))),
+            refused(Refused::Removed),
+            refused(Refused::OtherSeeds(vec!["h:1".to_owned()])),
+            refused(Refused::Stopped("s".to_owned())),
+        ]
+    }
+
+    #[test]
+    fn the_form_of_messages_is_pinned() {
+        let mut text = String::new();
+        let mut line = |bytes: Vec<u8>| {
+            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            text.push_str(&hex);
+            text.push('\n');
+        };
+        for request in requests() {
+            let bytes = encode(&Envelope { from: NODE, cluster: None, request });
+            let back: Envelope = decode(&bytes).unwrap();
+            assert_eq!(encode(&back), bytes);
+            line(bytes);
+        }
+        for answer in answers() {
+            let bytes = encode(&answer);
+            assert_eq!(decode::<Answer>(&bytes).unwrap(), answer);
+            line(bytes);
+        }
+        let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/golden/messages-v1.hex");
+        let golden = std::fs::read_to_string(golden).unwrap();
+        assert_eq!(text, golden, "if this is meant, raise the version:\n{text}");
+    }
+
+    #[test]
+    fn what_is_cut_or_of_another_version_is_refused() {
+        let good = encode(&answers()[13]);
+        for len in 0..good.len() {
+            assert!(decode::<Answer>(&good[..len]).is_err(), "{len} bytes");
+        }
+        let mut newer = good;
+        newer[0] = 9;
+        assert_eq!(decode::<Answer>(&newer), Err(Refused::Version(9)));
+        let huge = vec![VERSION; MESSAGE_BYTES_MAX + 1];
+        assert!(matches!(decode::<Answer>(&huge), Err(Refused::Malformed(_))));
+    }
+}
