@@ -8,7 +8,7 @@ use crate::{Error, Result};
 use rustix::process::Signal;
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Load before a blow, and between a node's end and its return.
 const LOAD: Duration = Duration::from_millis(1500);
@@ -57,9 +57,9 @@ pub struct Seen {
     pub node: String,
     /// Operations answered between the blow and the comparison.
     pub operations: u64,
-    /// From the blow to the first answer after it.
-    pub outage: Duration,
-    /// The longest that an operation took.
+    /// The longest time in which nothing was answered.
+    pub silence: Duration,
+    /// The longest that an answered operation took.
     pub stall: Duration,
     /// Errors, wrong sectors included.
     pub errors: u64,
@@ -71,12 +71,12 @@ impl fmt::Display for Seen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{:<20} {:<6} {:>8} operations, outage {:>5} ms, longest stall {:>5} ms, {} errors, \
+            "{:<20} {:<6} {:>8} operations, silence {:>5} ms, longest operation {:>5} ms, {} errors, \
              {} blocks compared",
             format!("{:?}", self.blow),
             self.node,
             self.operations,
-            self.outage.as_millis(),
+            self.silence.as_millis(),
             self.stall.as_millis(),
             self.errors,
             self.blocks_compared
@@ -121,17 +121,16 @@ struct Fight {
 impl Fight {
     async fn take(&mut self, blow: Blow) -> Result<Seen> {
         let before = self.client.report();
-        self.client.note(|report| report.longest_operation = Duration::ZERO);
+        self.client.note(|report| {
+            (report.longest_operation, report.longest_silence) = Default::default();
+        });
         self.client.serve(self.cluster.target(self.engine));
         tokio::time::sleep(LOAD).await;
-        let begun = Instant::now();
-        self.client.outage_begins();
         let node = self.strike(blow).await?;
-        if !self.client.outage_ends(COME_UP_MAX).await {
+        if !self.client.answers(COME_UP_MAX).await {
             let logs = self.cluster.logs();
             return Err(Error::Server(format!("{blow:?}: no answer in {COME_UP_MAX:?}\n{logs}")));
         }
-        let outage = begun.elapsed();
         tokio::time::sleep(LOAD).await;
         self.client.pause().await;
         let engine = self.engine;
@@ -145,7 +144,7 @@ impl Fight {
             blow,
             node: self.cluster.name(node).to_owned(),
             operations: after.operations() - before.operations(),
-            outage: after.last_outage.min(outage),
+            silence: after.longest_silence,
             stall: after.longest_operation,
             errors: wrong(&after) - wrong(&before),
             blocks_compared,

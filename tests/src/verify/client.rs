@@ -93,6 +93,9 @@ struct State {
     rng: ChaCha8Rng,
     report: Report,
     down_since: Option<Instant>,
+    /// When the request was sent that was answered last, and when that was. Forgotten
+    /// when the load pauses.
+    answered: Option<(Instant, Instant)>,
 }
 
 impl Client {
@@ -104,6 +107,7 @@ impl Client {
             rng: ChaCha8Rng::seed_from_u64(load.seed),
             report: Report::default(),
             down_since: None,
+            answered: None,
         };
         let client = Client {
             shared: Rc::new(Shared {
@@ -131,6 +135,7 @@ impl Client {
         let mut active = self.shared.active.subscribe();
         // Fails only when the sender is gone, and `self` holds it.
         let _ = active.wait_for(|count| *count == 0).await;
+        self.shared.state.borrow_mut().answered = None;
     }
 
     /// The server is dead, or was told to die at `since`: what is in flight has
@@ -144,16 +149,12 @@ impl Client {
         state.down_since.get_or_insert(since);
     }
 
-    /// The server goes away at this moment: the outage is counted from here.
-    pub fn outage_begins(&self) {
-        self.shared.state.borrow_mut().down_since = Some(Instant::now());
-    }
-
-    /// Waits for the first answer after [`Self::outage_begins`]. False: there was none within `limit`.
-    pub async fn outage_ends(&self, limit: Duration) -> bool {
-        let deadline = Instant::now() + limit;
-        while self.shared.state.borrow().down_since.is_some() {
-            if Instant::now() > deadline {
+    /// Waits for an answer to a request that was sent from now on. False: there was none
+    /// within `limit`.
+    pub async fn answers(&self, limit: Duration) -> bool {
+        let from = Instant::now();
+        while self.shared.state.borrow().answered.is_none_or(|(sent, _)| sent < from) {
+            if from.elapsed() > limit {
                 return false;
             }
             tokio::time::sleep(RECONNECT_PAUSE).await;
@@ -389,12 +390,17 @@ impl Shared {
         };
         under_way.over = true;
 
-        let State { volume, report, down_since, .. } = &mut *self.state.borrow_mut();
+        let State { volume, report, down_since, answered, .. } = &mut *self.state.borrow_mut();
         let Some((_, history)) = volume else { unreachable!("learnt on connecting") };
         report.answered(command, took);
+        let now = Instant::now();
+        if opened.is_some()
+            && let Some((_, last)) = answered.replace((started, now))
+        {
+            report.longest_silence = report.longest_silence.max(now - last);
+        }
         if let Some(since) = down_since.take() {
-            report.last_outage = since.elapsed();
-            report.longest_outage = report.longest_outage.max(report.last_outage);
+            report.longest_outage = report.longest_outage.max(since.elapsed());
         }
         match read_issued {
             Some(issued) => {

@@ -40,8 +40,8 @@ pub struct Report {
     pub longest_operation: Duration,
     /// Longest time from a kill or stop to the first answer after it.
     pub longest_outage: Duration,
-    /// The last such time.
-    pub last_outage: Duration,
+    /// Longest time under load in which nothing was answered, since it was last set to zero.
+    pub longest_silence: Duration,
     /// Reads that returned what they must not, in sectors.
     pub violations: u64,
     /// Error replies, broken protocol, operations without an answer.
