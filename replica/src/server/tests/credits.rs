@@ -20,21 +20,28 @@ fn said(rig: &mut Rig) -> Vec<(u64, u64, u64, u64)> {
 #[test]
 fn slots_lent_to_one_are_lent_to_no_other() {
     let mut rig = Rig::new();
-    let other = VolumeId::from_u128(2);
-    rig.create(other);
+    let volumes: Vec<_> = (2..8).map(VolumeId::from_u128).collect();
+    volumes.iter().for_each(|volume| rig.create(*volume));
     let all = rig.host.credits().slots;
     rig.connect(1, A);
     rig.send(1, ToReplica::Fence(fence(5, A), StreamSession(1)));
     let first = said(&mut rig);
     let [(1, 0, slots, _)] = first.as_slice() else { panic!("{first:?}") };
     assert!(*slots >= all / 4 && *slots <= all / 2 && *slots <= SLOTS_LENT_MAX, "{slots} of {all}");
-    rig.server.open_stream(ConnId(2), other, replica(other), B, &rig.host).unwrap();
-    let fence = Fence { volume: other, ..fence(5, B) };
-    rig.send(2, ToReplica::Fence(fence, StreamSession(1)));
-    let second = said(&mut rig);
-    let [(2, 0, others, _)] = second.as_slice() else { panic!("{second:?}") };
-    assert!(*others > 0 && slots + others <= all);
-    assert_eq!(rig.server.slots_lent(rig.host.disk_id()), slots + others);
+    let mut lent = *slots;
+    for (conn, volume) in (2..).zip(volumes) {
+        rig.server.open_stream(ConnId(conn), volume, replica(volume), B, &rig.host).unwrap();
+        let fence = Fence { volume, ..fence(5, B) };
+        rig.send(conn, ToReplica::Fence(fence, StreamSession(1)));
+        let next = said(&mut rig);
+        let [(_, 0, slots, _)] = next.as_slice() else { panic!("{next:?}") };
+        lent += slots;
+        assert!(*slots > 0 && lent <= all, "{lent} of {all}");
+        assert_eq!(rig.server.slots_lent(rig.host.disk_id()), lent);
+    }
+    for conn in 3..8 {
+        rig.server.close(ConnId(conn), &mut rig.host, rig.now_ms);
+    }
     rig.close(2);
     assert_eq!(rig.server.slots_lent(rig.host.disk_id()), *slots);
 }

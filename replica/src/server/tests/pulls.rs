@@ -268,6 +268,28 @@ fn what_comes_newer_ends_a_pull_without_a_word() {
 }
 
 #[test]
+fn what_the_host_answers_to_an_earlier_pull_is_not_the_later_ones() {
+    let mut pair = Pair::new();
+    pair.write((0..50).map(|i| write(i * 70, 8, i as u8 + 1)).collect());
+    pair.apply();
+    pair.catch_up(&[COMPLETE]);
+    let Pair { source, sink, .. } = &mut pair;
+    let (pull, now_ms) = (connecting(sink), sink.now_ms);
+    sink.server.source_up(pull, &mut sink.host, now_ms);
+    let Some(Output::Ask(_, question)) = sink.outputs_now().pop() else { panic!("it asks") };
+    let conn = ConnId(1);
+    source.close(1);
+    source.server.open_source(conn, VOLUME, replica(VOLUME), HERE, &source.host).unwrap();
+    source.server.question(conn, question, &mut source.host, now_ms);
+    let Some(Output::Answer(_, answer)) = source.outputs().pop() else { panic!("it answers") };
+    sink.server.answer(pull, answer, &mut sink.host, now_ms);
+    // The host is about to answer.
+    pair.catch_up(&[COMPLETE]);
+    assert_eq!(caught_up(&pair.run(quiet)), 50);
+    pair.is_level();
+}
+
+#[test]
 fn the_local_replica_is_made_level_for_the_local_engine() {
     let mut pair = Pair::new();
     pair.write(vec![write(0, 1, 1), write(30, 40, 2)]);
