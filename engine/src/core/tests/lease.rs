@@ -136,6 +136,20 @@ fn leases_are_given_back_once_everything_is_committed() {
     );
 }
 
+/// No client waits for a size, and yet it has an LSN.
+#[test]
+fn a_detach_waits_for_what_no_client_waits_for() {
+    let mut rig = Rig::serving(1);
+    rig.core.handle(Event::Resize { blocks: super::rig::BLOCKS + 1 });
+    rig.turn();
+    let deadline = rig.now + Duration::from_secs(10);
+    rig.core.handle(Event::Detach { deadline });
+    assert_eq!(rig.turn(), [""; 0]);
+    rig.ack(0, 12);
+    let said = rig.turn();
+    assert_eq!(said[1..], ["commit 0 12", "release 0 epoch 5", "stopped: it was detached"]);
+}
+
 /// An earlier engine's lease may still run: giving ours back must not shorten it.
 #[test]
 fn an_engine_that_never_served_gives_nothing_back() {
