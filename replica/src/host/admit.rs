@@ -18,6 +18,8 @@ const OVERRUN_BYTES_MAX: u64 = 64 << 20;
 const UNSETTLED_MAX: (u64, u64) = (3, 2);
 /// But it has to fit into the ring twice, or nothing behind it would ever be logged.
 const RING_PER_UNSETTLED: u64 = 2;
+/// Records that an epoch begins with: its start, and the volume's new size.
+const BEGIN_RECORDS_MAX: usize = 2;
 
 impl Host {
     /// Whether there is room for new records. Engines on several nodes may each have been
@@ -37,7 +39,7 @@ impl Host {
         // once an epoch.
         let begins = matches!(first.op, RecordOp::EpochStart)
             && first.epoch > volume.log.last_epoch()
-            && new.len() == 1;
+            && new.len() <= BEGIN_RECORDS_MAX;
         let charge: u64 = new.iter().map(|record| charge_of(&record.op)).sum();
         let memory = self.counts.unapplied + charge > 2 * self.unapplied_max + OVERRUN_BYTES_MAX;
         let unsettled = self.counts.unapplied - self.counts.settled;

@@ -233,7 +233,8 @@ impl Pair {
                 };
             }
             self.writer.append(&mut self.source, vec![op]);
-            if self.rng.one_in(3) {
+            // What is not settled has to fit into a small ring twice.
+            if self.rng.one_in(3) || self.writer.last >= self.writer.commit + 3 {
                 self.writer.commit_all(&mut self.source);
             }
         }
