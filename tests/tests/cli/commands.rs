@@ -69,7 +69,9 @@ fn the_life_of_a_volume() {
     );
 
     // Growth keeps what is there, and clients see it when they connect again.
-    ok(&fixture, &["volume", "resize", "db-1", "--size", "48MiB"]);
+    let grown = fixture.holdfast(&["volume", "resize", "db-1", "--size", "48MiB"]).unwrap();
+    assert!(grown.code == 0 && grown.out.contains("48MiB"), "{grown:?}");
+    assert!(grown.err.contains("connect again"), "what is to be done yet: {grown:?}");
     let size = tools::succeed(&mut command!("nbdinfo", "--size", &uri)).unwrap();
     assert_eq!(size.trim(), (48 << 20).to_string());
     let read = ["-f", "raw", "-c", "read -P 4 0 32M", "-c", "read -P 0 32M 16M"];

@@ -57,9 +57,13 @@ fn a_flag_beats_the_environment_beats_the_file() {
     assert_eq!(node["name"], "of-flag");
     assert_eq!(node["zone"], "zone-of-file");
     assert_eq!(node["nbd"], "", "the environment turned it off: {node}");
+    // Its line for programs names it.
+    let deadline = Instant::now() + COME_UP_MAX;
+    while !daemon.log().contains("ready node of-flag ") {
+        assert!(Instant::now() < deadline, "{}", daemon.log());
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
     daemon.stop().unwrap();
-    // Its ready line is the only one on standard output, and names it.
-    assert!(daemon.log().contains("ready node of-flag "), "{}", daemon.log());
 }
 
 #[test]
