@@ -1,20 +1,22 @@
 //! A shard on real directories: every backend, restarts, failures, many clients.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are not recognised as tests")]
 
-use holdfast_block::{
-    BlockDevice, BlockError, Context, Extent, Op, Payload, Priority, Reply, Request, Session,
-};
+use client::Client;
+use holdfast_block::{BlockDevice, BlockError, Extent, Op, Reply};
 use holdfast_engine::runtime::{
-    AttachError, AttachVolume, DiskParts, MemberSpec, Shard, ShardHandle, ShardParts, StateName, StopReason,
-    Volume,
+    AttachError, AttachVolume, DiskParts, MemberSpec, Shard, ShardHandle, ShardParts, StateName,
+    StopReason,
 };
 use holdfast_io::{BackendChoice, BufPool, FaultConfig, FaultDisk, open_disk};
 use holdfast_replica::{FormatOptions, Host, HostError, HostOptions, NewVolume};
 use holdfast_types::{DiskId, Epoch, Generation, HistoryId, NodeId, ReplicaId, VolumeId};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use std::{future::poll_fn, path::Path, rc::Rc, time::Instant};
+use std::path::Path;
 use tempfile::TempDir;
+
+#[path = "common/client.rs"]
+mod client;
 
 const BLOCKS: u64 = 16384;
 const KIB: u64 = 1024;
@@ -102,67 +104,8 @@ fn attach(disk: DiskId, n: u128, epoch: u64) -> AttachVolume {
     }
 }
 
-/// A client that has one request under way at a time.
-struct Client {
-    device: Rc<Volume>,
-    session: Rc<Session>,
-    pool: BufPool,
-}
-
-impl Client {
-    fn new(shard: &Shard, n: u128) -> Self {
-        let device = shard.volume(volume(n)).unwrap();
-        Self { session: device.open(), device, pool: shard.pool() }
-    }
-
-    fn submit(&self, tag: u64, op: Op) {
-        let context =
-            Context { arrived: Instant::now(), priority: Priority::Normal, deadline: None };
-        self.device.submit(&self.session, Request { tag, context, op });
-    }
-
-    async fn end(&self) -> Option<(u64, Result<Reply, BlockError>)> {
-        loop {
-            if let Some(completion) = self.session.try_next() {
-                return Some((completion.tag, completion.result));
-            }
-            poll_fn(|cx| self.session.poll_ready(cx)).await;
-            if self.session.is_closed() {
-                return None;
-            }
-        }
-    }
-
-    async fn call(&self, op: Op) -> Result<Reply, BlockError> {
-        self.submit(1, op);
-        self.end().await.map_or(Err(BlockError::Stopped), |(_, result)| result)
-    }
-
-    fn payload(&self, offset: u64, data: &[u8]) -> Op {
-        let mut payload = Payload::alloc(&self.pool, offset, data.len());
-        let mut rest = data;
-        for part in payload.parts_mut() {
-            let (now, later) = rest.split_at(part.len());
-            part.copy_from_slice(now);
-            rest = later;
-        }
-        Op::Write { offset, data: payload }
-    }
-
-    async fn write(&self, offset: u64, data: &[u8]) -> Result<(), BlockError> {
-        self.call(self.payload(offset, data)).await.map(|_| ())
-    }
-
-    async fn read(&self, offset: u64, len: u64) -> Result<Vec<u8>, BlockError> {
-        match self.call(Op::Read { offset, len: len as u32 }).await? {
-            Reply::Data(segments) => Ok(segments.iter().flat_map(|s| s.iter().copied()).collect()),
-            other => panic!("a read answered with {other:?}"),
-        }
-    }
-}
-
 async fn every_request(shard: Shard) {
-    let client = Client::new(&shard, 1);
+    let client = Client::new(&shard, volume(1));
     let pattern = |len: u64, seed: u64| -> Vec<u8> {
         (0..len).map(|at| (at / 512 * 31 + at + seed) as u8).collect()
     };
@@ -208,7 +151,7 @@ async fn every_backend_serves_and_keeps_what_was_written() {
         let (shard, disk) = start(root.path(), backend, None).await;
         shard.attach(attach(disk, 1, 2)).await.unwrap();
         let kept = shard.run(|shard| async move {
-            let client = Client::new(&shard, 1);
+            let client = Client::new(&shard, volume(1));
             (client.read(100 * KIB, 1024).await.unwrap(), client.read(512, 512).await.unwrap())
         });
         let (large, small) = kept.await.unwrap();
@@ -230,7 +173,7 @@ async fn a_shard_that_is_dropped_loses_nothing_acknowledged() {
         }
         shard.attach(attach(disk, 1, epoch)).await.unwrap();
         let work = shard.run(move |shard| async move {
-            let client = Client::new(&shard, 1);
+            let client = Client::new(&shard, volume(1));
             for block in 0..200 {
                 let data = client.read(block * 4096, 4096).await.unwrap();
                 assert_eq!(data, vec![epoch as u8 - 1; 4096], "block {block}");
@@ -290,7 +233,7 @@ async fn detaching_ends_sessions_and_answers_late_requests() {
     shard.create_replica(disk, replica(1)).await.unwrap();
     shard.attach(attach(disk, 1, 1)).await.unwrap();
     let work = shard.run(move |shard| async move {
-        let client = Client::new(&shard, 1);
+        let client = Client::new(&shard, volume(1));
         for block in 0..50 {
             client.submit(block, client.payload(block * 4096, &[1; 4096]));
         }
@@ -300,7 +243,7 @@ async fn detaching_ends_sessions_and_answers_late_requests() {
         let late = client.device.open();
         assert!(late.is_closed());
         shard.attach(attach(disk, 1, 2)).await.unwrap();
-        let again = Client::new(&shard, 1);
+        let again = Client::new(&shard, volume(1));
         again.read(49 * 4096, 4096).await
     });
     assert_eq!(work.await.unwrap().unwrap(), vec![1; 4096], "what was submitted was finished");
@@ -308,7 +251,7 @@ async fn detaching_ends_sessions_and_answers_late_requests() {
 }
 
 #[tokio::test]
-async fn a_failed_disk_stops_its_volumes_with_errors() {
+async fn a_failed_disk_stops_its_volumes_and_closes_their_sessions() {
     let root = scratch();
     let (shard, disk) = start(root.path(), BackendChoice::Auto, None).await;
     for n in 1..3 {
@@ -320,7 +263,7 @@ async fn a_failed_disk_stops_its_volumes_with_errors() {
         shard.attach(attach(disk, n, 1)).await.unwrap();
     }
     let work = shard.run(|shard| async move {
-        let (one, two) = (Client::new(&shard, 1), Client::new(&shard, 2));
+        let (one, two) = (Client::new(&shard, volume(1)), Client::new(&shard, volume(2)));
         let mut failed = 0;
         for block in 0..100 {
             failed += u32::from(one.write(block * 4096, &[1; 4096]).await.is_err());
@@ -329,7 +272,8 @@ async fn a_failed_disk_stops_its_volumes_with_errors() {
     });
     let (failed, write, read) = work.await.unwrap();
     assert!((1..100).contains(&failed), "{failed}");
-    assert_eq!((write, read), (Err(BlockError::Io), Err(BlockError::Io)));
+    // Clients get no errors: they come back, to whoever serves the volume then.
+    assert_eq!((write, read), (Err(BlockError::Stopped), Err(BlockError::Stopped)));
     let status = shard.status().await.unwrap();
     assert!(status.disks[0].failure.is_some());
     for volume in &status.volumes {
@@ -345,7 +289,7 @@ async fn stress(shard: Shard, n: u128, clients: u64, rounds: u64) {
         .map(|me| {
             let shard = shard.clone();
             tokio::task::spawn_local(async move {
-                let client = Client::new(&shard, n);
+                let client = Client::new(&shard, volume(n));
                 let mut rng = ChaCha8Rng::seed_from_u64(me);
                 let mut held = [0u8; 64];
                 for round in 0..rounds {
@@ -392,7 +336,7 @@ async fn writes_far_beyond_the_log_wait_for_it() {
     shard.create_replica(disk, replica(1)).await.unwrap();
     shard.attach(attach(disk, 1, 1)).await.unwrap();
     let work = shard.run(|shard| async move {
-        let client = Client::new(&shard, 1);
+        let client = Client::new(&shard, volume(1));
         // Three times the ring, unaligned to slots so that it all goes through the log.
         let data = [7; 252 << 10];
         for round in 0..400u64 {
@@ -417,7 +361,7 @@ async fn a_full_disk_says_so_and_takes_writes_again_after_a_discard() {
     shard.create_replica(disk, replica(1)).await.unwrap();
     shard.attach(attach(disk, 1, 1)).await.unwrap();
     let work = shard.run(|shard| async move {
-        let client = Client::new(&shard, 1);
+        let client = Client::new(&shard, volume(1));
         let slot = |n: u64| n * 64 * KIB;
         let mut written = 0;
         let error = loop {

@@ -15,7 +15,12 @@ use std::{
     cell::RefCell,
     collections::{HashMap, hash_map::Entry},
     rc::Rc,
+    time::Duration,
 };
+use tokio::time::sleep;
+
+/// When the engine has stopped, a stream that still has something to send is given so long.
+const FINISH_MAX: Duration = Duration::from_secs(2);
 
 /// One remote member of an attached volume.
 pub(super) struct Remote {
@@ -181,18 +186,24 @@ pub(super) async fn keep(inner: Rc<Inner>, volume: Rc<Volume>, at: usize) {
                 remote.questions.borrow_mut().clear();
                 *remote.link.borrow_mut() = Some(link.clone());
                 volume.tell(Event::MemberUp { member: remote.member });
-                let why = link
-                    .run(|frame| {
-                        let Frame::FromReplica(message) = frame else {
-                            unreachable!("the link takes no other kinds");
-                        };
-                        if matches!(message, FromReplica::Promised(Ok(_))) {
-                            backoff = Backoff::default();
-                        }
-                        volume.tell(remote.event(volume.id(), message)?);
-                        Ok(())
-                    })
-                    .await;
+                let take = |frame| {
+                    let Frame::FromReplica(message) = frame else {
+                        unreachable!("the link takes no other kinds");
+                    };
+                    if matches!(message, FromReplica::Promised(Ok(_))) {
+                        backoff = Backoff::default();
+                    }
+                    volume.tell(remote.event(volume.id(), message)?);
+                    Ok(())
+                };
+                let gone = async {
+                    volume.stopped().await;
+                    sleep(FINISH_MAX).await;
+                };
+                let why = tokio::select! {
+                    why = link.run(take) => why,
+                    () = gone => return,
+                };
                 remote.link.take();
                 if volume.stop_reason().is_some() {
                     return;

@@ -262,8 +262,13 @@ impl Volume {
         }
     }
 
-    /// The driver's side: answers a request.
+    /// The driver's side: answers a request. One that is refused because the engine stops
+    /// gets no answer: its session is closed when what is under way has been answered, and a
+    /// client that connects again finds the volume wherever it is served then.
     pub(super) fn reply(&self, session: SessionId, tag: u64, result: Result<Reply, BlockError>) {
+        if matches!(result, Err(BlockError::Stopped)) {
+            return;
+        }
         if let Some(session) = self.sessions.borrow().get(&session) {
             session.complete(Completion { tag, result });
         }
@@ -367,7 +372,7 @@ impl BlockDevice for Volume {
         let id = SessionId(self.next_session.get());
         self.next_session.set(id.0 + 1);
         let session = Rc::new(Session::new(id));
-        if self.detached.get() {
+        if self.detached.get() || self.stopped.borrow().is_some() {
             session.close();
         } else {
             self.sessions.borrow_mut().insert(id, session.clone());
@@ -377,8 +382,7 @@ impl BlockDevice for Volume {
 
     fn submit(&self, session: &Rc<Session>, request: Request) {
         if self.detached.get() {
-            let result = Err(BlockError::Stopped);
-            session.complete(Completion { tag: request.tag, result });
+            session.close();
             return;
         }
         self.tell(Event::Request { session: session.id(), request });

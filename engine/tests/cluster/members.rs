@@ -1,0 +1,103 @@
+//! Members that go and come back while writes go on.
+
+use super::{client::Client, rig::*, writes::work};
+use holdfast_engine::runtime::MemberState;
+use std::time::{Duration, Instant};
+
+/// A short absence: the engine still has what was missed, if it was nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_returns_at_once_goes_on() {
+    let mut cluster = Cluster::start(3, 60_000).await;
+    cluster.attach(0).await.unwrap();
+    cluster.shard(0).run(|shard| work(shard, 1, 50)).await.unwrap();
+    cluster.crash(2).await;
+    cluster.until(0, "without it", |s| s.members[2].state == MemberState::Down).await;
+    cluster.up(2).await;
+    cluster.until_level(0).await;
+    cluster.shard(0).run(|shard| work(shard, 2, 50)).await.unwrap();
+    cluster.until_level(0).await;
+    cluster.assert_identical().await;
+}
+
+/// It missed what the engine holds no more; a peer's log has it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_fetches_what_it_missed_from_a_log() {
+    let mut cluster = Cluster::start(3, 60_000).await;
+    cluster.attach(0).await.unwrap();
+    cluster.shard(0).run(|shard| work(shard, 1, 20)).await.unwrap();
+    cluster.crash(2).await;
+    cluster.shard(0).run(|shard| work(shard, 2, 200)).await.unwrap();
+    cluster.up(2).await;
+    cluster.until_level(0).await;
+    cluster.assert_identical().await;
+}
+
+/// Nobody's log reaches back so far: slots are fetched, while writes go on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_fetches_slots_that_changed() {
+    let mut cluster = Cluster::start(3, 60_000).await;
+    cluster.attach(0).await.unwrap();
+    cluster.shard(0).run(|shard| work(shard, 1, 20)).await.unwrap();
+    cluster.crash(1).await;
+    let fill = cluster.shard(0).run(|shard| async move {
+        let client = Client::new(&shard, VOLUME);
+        // Far more than the logs hold.
+        for round in 0..100u64 {
+            let offset = (4 << 20) + round % 40 * (1 << 20) + 4096;
+            client.write(offset, &vec![round as u8 + 1; 1 << 20]).await.unwrap();
+        }
+    });
+    fill.await.unwrap();
+    cluster.up(1).await;
+    cluster.shard(0).run(|shard| work(shard, 5, 200)).await.unwrap();
+    cluster.until_level(0).await;
+    cluster.assert_identical().await;
+}
+
+/// The engine's own node restarts: its replica lags behind the others', and writes went on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_engine_whose_own_replica_lags_serves_and_catches_up() {
+    let mut cluster = Cluster::start(3, 60_000).await;
+    cluster.attach(0).await.unwrap();
+    cluster.shard(0).run(|shard| work(shard, 1, 30)).await.unwrap();
+    cluster.crash(0).await;
+    cluster.attach(1).await.unwrap();
+    cluster.shard(1).run(|shard| work(shard, 2, 100)).await.unwrap();
+    cluster.up(0).await;
+    cluster.shard(1).detach(VOLUME).await.unwrap();
+    cluster.attach(0).await.unwrap();
+    cluster.shard(0).run(|shard| work(shard, 3, 100)).await.unwrap();
+    cluster.until_level(0).await;
+    cluster.assert_identical().await;
+}
+
+/// A replica that takes nothing from its stream is cut off; no write waits for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_stalls_is_cut_and_writes_go_on() {
+    let cluster = Cluster::start(3, 60_000).await;
+    cluster.attach(0).await.unwrap();
+    cluster.until_level(0).await;
+    cluster.gates[2].hold_streams(true);
+    let longest = cluster.shard(0).run(|shard| async move {
+        let client = Client::new(&shard, VOLUME);
+        let (began, mut longest, mut round) = (Instant::now(), Duration::ZERO, 0u64);
+        // Until what the sockets take is full, and for as long as a stall may last.
+        while began.elapsed() < Duration::from_secs(9) {
+            let write = Instant::now();
+            let offset = round % 30 * (1 << 20);
+            client.write(offset, &vec![round as u8 + 1; 256 << 10]).await.unwrap();
+            longest = longest.max(write.elapsed());
+            round += 1;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        longest
+    });
+    let longest = longest.await.unwrap();
+    assert!(longest < Duration::from_secs(3), "a write waited {longest:?}");
+    let status = cluster.engine(0).await.unwrap();
+    assert_ne!(status.members[2].state, MemberState::Streaming, "{status:#?}");
+    assert!(status.members[2].error.is_some(), "{status:#?}");
+    cluster.gates[2].hold_streams(false);
+    cluster.until_level(0).await;
+    cluster.assert_identical().await;
+}
