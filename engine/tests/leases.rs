@@ -303,8 +303,11 @@ fn random_world(seed: u64) -> Result<u64, String> {
 /// How long the histories are that are all looked at.
 const STEPS_MAX: u32 = 8;
 
+type Possible = fn(&World) -> bool;
+type Step = fn(&mut World) -> Result<(), String>;
+
 /// What can happen next in [`every_history`].
-const STEPS: &[(fn(&World) -> bool, fn(&mut World) -> Result<(), String>)] = &[
+const STEPS: &[(Possible, Step)] = &[
     (
         |world| world.to_granter[0].len() < 2,
         |world| {
