@@ -84,13 +84,6 @@ pub(crate) struct Prepared {
     lock: Option<DirLock>,
 }
 
-impl Prepared {
-    /// The directory or device.
-    pub(crate) fn path(&self) -> &Path {
-        &self.config.path
-    }
-}
-
 /// Makes the disk's directory if it is to be one and is not there, and locks it.
 pub(crate) fn prepare(config: DiskConfig) -> Result<Prepared, NodeError> {
     let path = config.path.clone();

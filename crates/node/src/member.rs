@@ -14,7 +14,7 @@ use holdfast_types::{NodeId, VolumeId};
 use std::{sync::Arc, time::Duration};
 
 /// Longest wait for the metadata group to agree on one command: an election or two.
-pub(crate) const PROPOSE_MAX: Duration = Duration::from_secs(5);
+pub(crate) const PROPOSE_MAX: Duration = Duration::from_secs(10);
 /// Longest wait for another node's report; one that is alive answers in milliseconds.
 const REPORT_MAX: Duration = Duration::from_millis(1500);
 

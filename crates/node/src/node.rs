@@ -19,7 +19,7 @@ use holdfast_engine::runtime::{SetProposal, Shard, SpawnError};
 use holdfast_io::net::Address;
 use holdfast_meta::{BoxFuture, MetaConfig, MetaGroup, Node};
 use holdfast_types::NodeId;
-use std::{future::Future, pin::pin, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -35,28 +35,38 @@ const TASKS_END_MAX: Duration = Duration::from_secs(3);
 /// back; what is attached stays attached, and is served again by the next start.
 pub async fn run(
     config: Config,
-    on_ready: impl FnOnce(&Ready),
-    stop: impl Future<Output = ()>,
+    on_ready: impl FnOnce(&Ready) + Send,
+    stop: impl Future<Output = ()> + Send,
 ) -> Result<(), NodeError> {
-    let mut stop = pin!(stop);
-    let mut node = Running::open(&config).await?;
-    let came_up = tokio::select! {
-        came_up = node.come_up(&config) => Some(came_up),
-        () = &mut stop => None,
-    };
-    let ended = match came_up {
-        Some(Ok(ready)) => {
-            on_ready(&ready);
-            tokio::select! {
-                failed = node.failed() => Err(failed),
-                () = stop => Ok(()),
+    run_until(config, Box::new(on_ready), Box::pin(stop)).await
+}
+
+/// Not generic, so that the whole node is compiled once, here, and not wherever it is run.
+fn run_until<'a>(
+    config: Config,
+    on_ready: Box<dyn FnOnce(&Ready) + Send + 'a>,
+    mut stop: BoxFuture<'a, ()>,
+) -> BoxFuture<'a, Result<(), NodeError>> {
+    Box::pin(async move {
+        let mut node = Running::open(&config).await?;
+        let came_up = tokio::select! {
+            came_up = node.come_up(&config) => Some(came_up),
+            () = &mut stop => None,
+        };
+        let ended = match came_up {
+            Some(Ok(ready)) => {
+                on_ready(&ready);
+                tokio::select! {
+                    failed = node.failed() => Err(failed),
+                    () = stop => Ok(()),
+                }
             }
-        }
-        Some(Err(error)) => Err(error),
-        None => Ok(()),
-    };
-    node.take_down().await;
-    ended
+            Some(Err(error)) => Err(error),
+            None => Ok(()),
+        };
+        node.take_down().await;
+        ended
+    })
 }
 
 /// A node whose parts are open.

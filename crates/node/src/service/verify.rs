@@ -20,7 +20,7 @@ use holdfast_api::types::{
     Difference, ErrorBody, ErrorCode, Verdict, VerifiedReplica, VerifyReport,
 };
 use holdfast_meta::Volume;
-use holdfast_types::{Lsn, NodeId, ReplicaId, SLOT_BLOCKS, SLOT_BYTES, SlotNo, VolumeId};
+use holdfast_types::{Lsn, NodeId, ReplicaId, SLOT_BLOCKS, SlotNo, VolumeId};
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
@@ -200,9 +200,7 @@ async fn walk(
     each(copies, |_, copy| async move { copy.settle(at).await }).await;
     let renewing = renew(copies);
     let blocks = held.iter().flatten().map(|held| held.blocks).max().unwrap_or(0);
-    let slots = blocks
-        .max(volume.size_bytes / SLOT_BYTES as u64 * SLOT_BLOCKS as u64)
-        .div_ceil(SLOT_BLOCKS as u64);
+    let slots = blocks.div_ceil(SLOT_BLOCKS as u64);
     let mut found = Comparison::of(copies.len());
     let mut corrupt = vec![0; copies.len()];
     let mut from = 0;
@@ -234,7 +232,8 @@ async fn committed(member: &Member, volume: &Volume) -> Option<Lsn> {
 /// Renews the holds until it is dropped.
 fn renew(copies: &[Copy]) -> JoinSet<()> {
     let mut renewing = JoinSet::new();
-    for copy in copies.iter().filter(|copy| copy.error.is_none()).cloned() {
+    for copy in copies.iter().filter(|copy| copy.error.is_none()) {
+        let copy = copy.clone();
         renewing.spawn(async move {
             loop {
                 tokio::time::sleep(RENEW).await;

@@ -1,9 +1,6 @@
 //! One node: the volume of a quick start, and everything that the API changes.
-#![allow(clippy::unwrap_used, reason = "helpers of tests are not recognised as tests")]
 
-mod common;
-
-use common::{Running, config, with_volume};
+use crate::common::{Running, config, with_volume};
 use holdfast_api::{
     client::ClientError,
     types::{AttachVolume, CreateVolume, ErrorCode, NodeRole, ResizeVolume, Verdict, VolumePhase},
@@ -124,7 +121,7 @@ async fn a_volume_s_life() {
 
     client.delete_volume("pg").await.unwrap();
     assert_eq!(refused(client.volume("pg").await).0, ErrorCode::NotFound);
-    common::eventually("the replica to be gone", async || {
+    crate::common::eventually("the replica to be gone", async || {
         let volumes = client.volumes().await.unwrap();
         assert!(volumes.iter().all(|volume| volume.phase == VolumePhase::Deleting));
         volumes.is_empty().then_some(())

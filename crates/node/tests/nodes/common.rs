@@ -1,11 +1,5 @@
 //! Nodes in this process, on addresses of their own, and the little of NBD that it
 //! takes to write a block and read it back.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    dead_code,
-    reason = "helpers of tests are not recognised as tests; not every test uses all"
-)]
 
 use holdfast_api::client::Client;
 use holdfast_io::{

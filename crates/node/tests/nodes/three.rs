@@ -1,10 +1,7 @@
 //! Three nodes in one process: they find each other, replicate, hand a volume over,
 //! and one of them may be away.
-#![allow(clippy::unwrap_used, reason = "helpers of tests are not recognised as tests")]
 
-mod common;
-
-use common::{Running, cluster, eventually};
+use crate::common::{Running, cluster, eventually};
 use holdfast_api::types::{AttachVolume, CreateVolume, NodeRole, Verdict, VolumeStatus};
 
 async fn formed(nodes: &mut [Running]) {
