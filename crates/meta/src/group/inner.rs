@@ -6,7 +6,7 @@ use super::network::{Network, Shared};
 use super::receive::Receiving;
 use super::{MetaConfig, MetaError, MetaStatus, Transport, Tuning};
 use crate::Catalogue;
-use crate::raft::Raft;
+use crate::raft::{Raft, RaftId};
 use crate::store::{LogStore, Machine, Store, key};
 use holdfast_types::NodeId;
 use std::collections::{BTreeMap, BTreeSet};
@@ -72,7 +72,7 @@ impl Inner {
             config,
             transport,
         });
-        let id = crate::raft::RaftId(node);
+        let id = RaftId(node);
         let network = Network(shared.clone());
         let log = LogStore::new(store.clone());
         let raft = Raft::new(id, Arc::new(raft_config), network, log, machine)
@@ -156,12 +156,18 @@ impl Inner {
         let metrics = metrics.borrow();
         let membership = metrics.membership_config.membership();
         let nodes = membership.nodes();
+        let configs = membership.get_joint_config();
+        let votes = |id: &RaftId| configs.iter().all(|config| config.contains(id));
+        let (voters, learners): (Vec<_>, Vec<_>) =
+            membership.nodes().map(|(id, _)| *id).partition(votes);
+        let at = metrics.membership_config.log_id().map(|at| at.index);
         MetaStatus {
             cluster: *self.shared.cluster.borrow(),
             leader: metrics.current_leader.map(|id| id.0),
             term: metrics.current_term,
-            voters: membership.voter_ids().map(|id| id.0).collect(),
-            learners: membership.learner_ids().map(|id| id.0).collect(),
+            voters: voters.into_iter().map(|id| id.0).collect(),
+            learners: learners.into_iter().map(|id| id.0).collect(),
+            changing: configs.len() > 1 || at > metrics.last_applied.map(|last| last.index),
             addresses: nodes.map(|(id, node)| (id.0, node.addr.clone())).collect(),
             last_applied: metrics.last_applied.map_or(0, |last| last.index),
             last_log: metrics.last_log_index.unwrap_or(0),

@@ -164,7 +164,8 @@ impl MetaGroup {
         }
         self.propose(Command::RemoveNode { node, force }, within).await?;
         let mut status = self.watch_status();
-        let gone = status.wait_for(|status| !status.addresses.contains_key(&node));
+        let left = |status: &MetaStatus| !status.changing && !status.addresses.contains_key(&node);
+        let gone = status.wait_for(left);
         match tokio::time::timeout_at(until, gone).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(ProposeError::Unknown),

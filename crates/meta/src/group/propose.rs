@@ -6,7 +6,7 @@ use super::message::{Answer, Place, Request};
 use super::{ProposeError, RETRY};
 use crate::raft::{Applied, Proposal, RequestId};
 use crate::{Command, Outcome, Rejected};
-use holdfast_types::codec;
+use holdfast_types::{NodeId, codec};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -51,9 +51,16 @@ impl<'a> Asking<'a> {
             Some((id, _)) if id == self.inner.me() => Some(here(left.min(WORK)).await),
             Some((id, address)) => {
                 let within = left.min(WORK + TRAVEL);
-                match self.inner.shared.ask(Some(id), &address, request(), within).await {
-                    Ok(answer) => Some(answer),
-                    Err(error) => Some(Answer::Unsure(error.to_string())),
+                let asked = self.inner.shared.ask(Some(id), &address, request(), within);
+                tokio::select! {
+                    answer = asked => match answer {
+                        Ok(answer) => Some(answer),
+                        Err(error) => Some(Answer::Unsure(error.to_string())),
+                    },
+                    // One that stands still answers nothing; whoever is elected meanwhile does.
+                    () = self.inner.led_by_another(id) => {
+                        Some(Answer::Unsure("the leader has changed".to_owned()))
+                    }
                 }
             }
         };
@@ -94,6 +101,16 @@ impl<'a> Asking<'a> {
 }
 
 impl Inner {
+    /// Returns when another node than `id` is known to lead.
+    async fn led_by_another(&self, id: NodeId) {
+        let mut metrics = self.raft.metrics();
+        let other = metrics.wait_for(|now| now.current_leader.is_some_and(|leader| leader.0 != id));
+        if other.await.is_err() {
+            // The group has stopped here; whoever asks has a time limit.
+            std::future::pending::<()>().await;
+        }
+    }
+
     pub(crate) async fn propose(
         &self,
         command: Command,

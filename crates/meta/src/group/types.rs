@@ -49,10 +49,12 @@ pub struct MetaStatus {
     pub leader: Option<NodeId>,
     /// The Raft term.
     pub term: u64,
-    /// Who votes.
+    /// Who votes; while that changes, who does so before and after.
     pub voters: Vec<NodeId>,
     /// Who only receives.
     pub learners: Vec<NodeId>,
+    /// Whether a change of these is under way: until it ends, it counts on both sets of voters.
+    pub changing: bool,
     /// Where each of them is reached.
     pub addresses: BTreeMap<NodeId, String>,
     /// Index of the last log entry that is in this node's catalogue.

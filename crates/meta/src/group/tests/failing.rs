@@ -160,7 +160,8 @@ async fn a_leader_takes_itself_out() {
     let leader = leader_of(&all).await;
     let others: Vec<&Host> = all.iter().copied().filter(|host| host.id != leader.id).collect();
     others[0].group().remove_node(leader.id, false, LONG).await.unwrap();
-    until("two voters", || others.iter().all(|host| host.status().voters.len() == 2)).await;
+    let two = |status: MetaStatus| status.voters.len() == 2 && !status.changing;
+    until("two voters", || others.iter().all(|host| two(host.status()))).await;
     let next = leader_of(&others).await;
     assert_ne!(next.id, leader.id);
     propose(others[1], put_node(9)).await.unwrap();

@@ -193,7 +193,8 @@ async fn part_of(host: &Host) {
 
 async fn until_voters(host: &Host, ids: &[u128]) {
     let ids: Vec<_> = ids.iter().copied().map(NodeId::from_u128).collect();
-    until(&format!("voters {ids:?}"), || host.status().voters == ids).await;
+    let settled = |status: MetaStatus| status.voters == ids && !status.changing;
+    until(&format!("voters {ids:?}"), || settled(host.status())).await;
 }
 
 /// The one that leads, according to all of those given.
