@@ -10,7 +10,7 @@ use tokio::time::timeout;
 async fn an_engine_elsewhere_takes_over_and_the_old_one_stops() {
     let cluster = Cluster::start(3, 60_000).await;
     cluster.attach(0).await.unwrap();
-    cluster.shard(0).run(|shard| work(shard, 1, 30)).await.unwrap();
+    cluster.on(0, |shard| work(shard, 1, 30)).await;
     let (ready, is_ready) = tokio::sync::oneshot::channel();
     // A client that goes on until its session ends: it must never see an error.
     let client = cluster.shard(0).clone();
@@ -31,18 +31,19 @@ async fn an_engine_elsewhere_takes_over_and_the_old_one_stops() {
             .unwrap()
     });
     is_ready.await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
     cluster.attach(1).await.unwrap();
     let (done, error, closed) = client.await.unwrap();
     assert!(done > 0 && closed && error == BlockError::Stopped, "{done} {error:?} {closed}");
     let old = cluster.engine(0).await.unwrap();
     assert_eq!(old.state, StateName::Stopped);
     assert!(matches!(old.stopped, Some(StopReason::Fenced { .. })), "{:?}", old.stopped);
-    cluster.shard(1).run(|shard| work(shard, 2, 50)).await.unwrap();
+    cluster.on(1, |shard| work(shard, 2, 50)).await;
     cluster.until_level(1).await;
     cluster.assert_identical().await;
     // And back again: what is left of the old engine is in nobody's way.
     cluster.attach(0).await.unwrap();
-    cluster.shard(0).run(|shard| work(shard, 3, 50)).await.unwrap();
+    cluster.on(0, |shard| work(shard, 3, 50)).await;
 }
 
 /// An engine that nobody can tell that it was fenced off: its leases run out before the next
@@ -51,7 +52,7 @@ async fn an_engine_elsewhere_takes_over_and_the_old_one_stops() {
 async fn reads_wait_when_leases_end() {
     let cluster = Cluster::start(3, 60_000).await;
     cluster.attach(0).await.unwrap();
-    cluster.shard(0).run(|shard| work(shard, 1, 30)).await.unwrap();
+    cluster.on(0, |shard| work(shard, 1, 30)).await;
     let hold = |held: bool| {
         for n in [1, 2] {
             cluster.gates[n].hold_pairs(held);
@@ -82,7 +83,7 @@ async fn a_takeover_after_a_crash_waits_for_the_lease_and_no_longer() {
     // Members that have just started owe everyone a lease.
     tokio::time::sleep(Duration::from_millis(1100)).await;
     cluster.attach(0).await.unwrap();
-    cluster.shard(0).run(|shard| work(shard, 1, 30)).await.unwrap();
+    cluster.on(0, |shard| work(shard, 1, 30)).await;
     cluster.until_level(0).await;
     cluster.crash(0).await;
     let began = Instant::now();
@@ -90,7 +91,7 @@ async fn a_takeover_after_a_crash_waits_for_the_lease_and_no_longer() {
     let waited = began.elapsed();
     assert!(waited > Duration::from_millis(400), "it did not wait: {waited:?}");
     assert!(waited < Duration::from_secs(8), "it waited {waited:?}");
-    cluster.shard(1).run(|shard| work(shard, 2, 30)).await.unwrap();
+    cluster.on(1, |shard| work(shard, 2, 30)).await;
     let status = cluster.engine(1).await.unwrap();
     let lost = status.members.iter().find(|member| member.node == node_id(0)).unwrap();
     assert_eq!(lost.state, MemberState::Down);

@@ -14,6 +14,7 @@ use holdfast_meta::{Catalogue, Command, Disk, Member, Node as MetaNode, Outcome,
 use holdfast_replica::{FormatOptions, Host, HostError, HostOptions, NewVolume, SlotDigest};
 use holdfast_types::{ClusterId, DiskId, HistoryId, Lsn, NodeId, ReplicaId, SlotNo, VolumeId};
 use std::{
+    future::Future,
     path::Path,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -121,7 +122,11 @@ impl Cluster {
         node.tasks.iter().for_each(JoinHandle::abort);
         // It may be gone before it can say that it is.
         let _ = node.shard.run(|shard| async move { shard.stop() }).await;
-        let _ = node.shard.shutdown().await;
+        while node.shard.status().await.is_ok() {
+            sleep(Duration::from_millis(5)).await;
+        }
+        // The thread lets go of its disk.
+        sleep(Duration::from_millis(100)).await;
     }
 
     /// Ends a node in order.
@@ -256,6 +261,21 @@ impl Cluster {
             status.members.iter().all(level)
         };
         self.until(n, "level", streams).await;
+    }
+
+    /// Runs a client on node `n`, and says how things stand if it does not come to an end.
+    pub(crate) async fn on<F, Fut, T>(&self, n: usize, client: F) -> T
+    where
+        F: FnOnce(Shard) -> Fut + Send + 'static,
+        Fut: Future<Output = T> + 'static,
+        T: Send + 'static,
+    {
+        let working = self.shard(n).run(client);
+        tokio::pin!(working);
+        match timeout(PATIENCE, &mut working).await {
+            Ok(done) => done.unwrap(),
+            Err(_) => panic!("its client waits: {:#?}", self.shard(n).status().await),
+        }
     }
 
     /// Compares all replicas, each read from its own disk, at one LSN. Nothing may be written meanwhile.

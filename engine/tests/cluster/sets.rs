@@ -10,7 +10,7 @@ fn voters(status: &holdfast_engine::runtime::VolumeStatus) -> usize {
 async fn a_set_survives_two_losses_in_a_row_and_grows_again() {
     let mut cluster = Cluster::start(3, 700).await;
     cluster.attach(0).await.unwrap();
-    cluster.shard(0).run(|shard| work(shard, 1, 30)).await.unwrap();
+    cluster.on(0, |shard| work(shard, 1, 30)).await;
     cluster.until_level(0).await;
     for (lost, left) in [(2, 2), (1, 1)] {
         cluster.crash(lost).await;
@@ -18,7 +18,7 @@ async fn a_set_survives_two_losses_in_a_row_and_grows_again() {
         cluster.until(0, "smaller", |status| voters(status) == left).await;
         cluster.until(0, "settled", |status| status.generation > generation).await;
         assert_eq!(cluster.volume().set.members.len(), left);
-        cluster.shard(0).run(move |shard| work(shard, left as u64, 60)).await.unwrap();
+        cluster.on(0, move |shard| work(shard, left as u64, 60)).await;
     }
     for back in [1, 2] {
         cluster.up(back).await;
@@ -27,7 +27,7 @@ async fn a_set_survives_two_losses_in_a_row_and_grows_again() {
     cluster.until(0, "settled", |status| status.generation.get() == 5).await;
     assert_eq!(cluster.volume().set.members.len(), 3);
     assert!(cluster.volume().set.learners.is_empty());
-    cluster.shard(0).run(|shard| work(shard, 9, 60)).await.unwrap();
+    cluster.on(0, |shard| work(shard, 9, 60)).await;
     cluster.until_level(0).await;
     cluster.assert_identical().await;
 }

@@ -32,7 +32,7 @@ pub(crate) async fn work(shard: Shard, seed: u64, rounds: u64) {
 async fn three_replicas_take_what_is_written() {
     let cluster = Cluster::start(3, 60_000).await;
     cluster.attach(0).await.unwrap();
-    cluster.shard(0).run(|shard| work(shard, 1, 300)).await.unwrap();
+    cluster.on(0, |shard| work(shard, 1, 300)).await;
     cluster.until_level(0).await;
     let status = cluster.engine(0).await.unwrap();
     assert!(status.has_lease && status.members.iter().all(|member| member.voter));
@@ -43,7 +43,7 @@ async fn three_replicas_take_what_is_written() {
     let began = std::time::Instant::now();
     cluster.attach(1).await.unwrap();
     assert!(began.elapsed().as_millis() < 900, "it waited {:?}", began.elapsed());
-    cluster.shard(1).run(|shard| work(shard, 2, 100)).await.unwrap();
+    cluster.on(1, |shard| work(shard, 2, 100)).await;
     cluster.until_level(1).await;
     cluster.assert_identical().await;
     for n in 0..3 {
@@ -56,7 +56,7 @@ async fn three_replicas_take_what_is_written() {
 async fn an_engine_without_a_replica_of_its_own_serves() {
     let mut cluster = Cluster::start(3, 60_000).await;
     cluster.attach(0).await.unwrap();
-    cluster.shard(0).run(|shard| work(shard, 3, 60)).await.unwrap();
+    cluster.on(0, |shard| work(shard, 3, 60)).await;
     cluster.shard(0).detach(VOLUME).await.unwrap();
     // Its only disk is gone; what it serves is on the others'.
     cluster.down(0).await;
@@ -72,5 +72,5 @@ async fn an_engine_without_a_replica_of_its_own_serves() {
     });
     let read = read.await.unwrap();
     assert_eq!(read[512..1024], [9; 512]);
-    cluster.shard(0).run(|shard| work(shard, 4, 60)).await.unwrap();
+    cluster.on(0, |shard| work(shard, 4, 60)).await;
 }
