@@ -132,8 +132,8 @@ counts! {
     set_shrunk,
     /// Sets that became whole again.
     set_grown,
-    /// Members streamed to from the engine's own window after they were away.
-    catch_ups_window,
+    /// Appends of committed records to members that had missed them, from the engine's window.
+    sent_from_window,
     /// Catch-ups asked of members.
     catch_ups,
     /// Connections to sources.

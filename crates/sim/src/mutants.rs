@@ -7,7 +7,7 @@ use crate::{
         Invariant::{
             self, I2LogMatching, I3CommitIsForever, I4AckedMeansCommitted,
             I5NothingAcknowledgedIsLost, I6ReadsAreLinearizable, I7AppliedIsCommitted,
-            I8PersistBeforePromise,
+            I8PersistBeforePromise, Liveness,
         },
         Violation,
     },
@@ -80,11 +80,7 @@ pub const HUNTS: &[Hunt] = &[
         scenario: Scenario::Matching,
         breaks: &[I2LogMatching],
     },
-    Hunt {
-        mutant: Mutant::EpochHistoryIgnored,
-        scenario: Scenario::Cluster,
-        breaks: &[I3CommitIsForever],
-    },
+    Hunt { mutant: Mutant::EpochHistoryIgnored, scenario: Scenario::Cluster, breaks: &[Liveness] },
     Hunt {
         mutant: Mutant::AckBeforeQuorum,
         scenario: Scenario::Cluster,

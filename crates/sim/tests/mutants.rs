@@ -46,6 +46,56 @@ fn recycles_one_too_many_is_caught() {
 }
 
 #[test]
+fn promise_not_persisted_is_caught() {
+    hunt(Mutant::PromiseNotPersisted);
+}
+
+#[test]
+fn prev_epoch_ignored_is_caught() {
+    hunt(Mutant::PrevEpochIgnored);
+}
+
+#[test]
+fn epoch_history_ignored_is_caught() {
+    hunt(Mutant::EpochHistoryIgnored);
+}
+
+#[test]
+fn ack_before_quorum_is_caught() {
+    hunt(Mutant::AckBeforeQuorum);
+}
+
+#[test]
+fn apply_before_commit_is_caught() {
+    hunt(Mutant::ApplyBeforeCommit);
+}
+
+#[test]
+fn suspect_log_counted_is_caught() {
+    hunt(Mutant::SuspectLogCounted);
+}
+
+#[test]
+fn serves_before_epoch_start_is_caught() {
+    hunt(Mutant::ServesBeforeEpochStart);
+}
+
+#[test]
+fn lease_from_receipt_is_caught() {
+    hunt(Mutant::LeaseFromReceipt);
+}
+
+#[test]
+fn lease_renewed_after_fence_is_caught() {
+    hunt(Mutant::LeaseRenewedAfterFence);
+}
+
+#[test]
+fn uncommitted_read_is_caught() {
+    hunt(Mutant::UncommittedRead);
+}
+
+#[test]
 fn every_mutant_is_hunted() {
     for mutant in Mutant::ALL {
         assert!(HUNTS.iter().any(|hunt| hunt.mutant == *mutant), "{mutant:?}");

@@ -11,6 +11,34 @@ use holdfast_sim::{
 /// Both cores of the smallest machine that the tests are meant for.
 const THREADS: usize = 2;
 
+/// What sixty seeds of clusters must have seen.
+const CLUSTER_MINIMA: [(&str, u64); 24] = [
+    ("epochs", 200),
+    ("served", 150),
+    ("hand_overs", 40),
+    ("reads_in_hand_over", 100),
+    ("engines_fenced", 20),
+    ("fences_listed", 50),
+    ("cuts", 100),
+    ("cuts_of_all", 15),
+    ("kills", 20),
+    ("pauses", 20),
+    ("partitions", 20),
+    ("one_way", 10),
+    ("holds", 20),
+    ("resets", 20),
+    ("set_shrunk", 30),
+    ("set_grown", 30),
+    ("truncations", 10),
+    ("pulls_by_records", 20),
+    ("pulls_by_slots", 20),
+    ("remote_reads", 100),
+    ("unknown_outcomes", 300),
+    ("disks_compared", 200),
+    ("digests", 300),
+    ("operations", 50_000),
+];
+
 fn run(scenario: Scenario, seeds: u64) -> Counts {
     let (counts, failure) = run_seeds(scenario, 0, seeds, THREADS, |_| ());
     println!("{scenario}: {counts}");
@@ -92,8 +120,20 @@ fn a_replica_survives_a_cut_after_every_operation() {
 }
 
 #[test]
+fn a_replica_refuses_what_does_not_follow_its_log() {
+    let counts = run(Scenario::Matching, 30);
+    at_least(&counts, &[("epochs", 300), ("truncations", 300), ("mismatches", 300), ("cuts", 100)]);
+}
+
+#[test]
+fn a_cluster_survives_whatever_befalls_it() {
+    let counts = run(Scenario::Cluster, 60);
+    at_least(&counts, &CLUSTER_MINIMA);
+}
+
+#[test]
 fn one_seed_is_one_run() {
-    for scenario in [Scenario::Log, Scenario::Replica] {
+    for scenario in [Scenario::Log, Scenario::Replica, Scenario::Matching, Scenario::Cluster] {
         let run = |seed| {
             let trace = Trace::default();
             let (counts, result) = scenario.run(seed, trace.clone());

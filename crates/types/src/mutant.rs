@@ -19,7 +19,8 @@ pub enum Mutant {
     PromiseNotPersisted,
     /// A replica accepts an append without comparing the epoch of the record before. Breaks I2.
     PrevEpochIgnored,
-    /// Recovery compares logs by length alone and not by epoch history. Breaks I2, I7.
+    /// Recovery compares logs by length alone and not by epoch history. Breaks liveness: the replicas'
+    /// own comparison of the record before (see [`Self::PrevEpochIgnored`]) still keeps I2.
     EpochHistoryIgnored,
     /// The engine answers a write when one member has it. Breaks I4.
     AckBeforeQuorum,

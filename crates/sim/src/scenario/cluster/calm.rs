@@ -14,7 +14,10 @@ use crate::{
 };
 use holdfast_io::Disk;
 use holdfast_replica::{Event, FsckOptions, Host, SlotDigest, Tag, fsck};
-use holdfast_types::{BLOCK_BYTES, BlockNo, Lsn, SLOT_BLOCKS, SlotNo, VolumeId, block_crc};
+use holdfast_types::{
+    BLOCK_BYTES, BlockNo, Generation, Lsn, SLOT_BLOCKS, SlotNo, VolumeId, block_crc,
+};
+use holdfast_wire::{Append, Fence, StreamSession};
 
 /// When nothing goes wrong any more, every volume is served and every set is whole within
 /// this time: leases, a few attempts to reach each member, a set change for each.
@@ -74,6 +77,9 @@ impl World {
         let mut looked_ns = self.now_ns();
         while self.now_ns() < end_ns {
             self.step()?;
+            if let Some(violation) = self.garbled.take() {
+                return Err(violation);
+            }
             // Looking costs; a few times a second will do.
             if self.now_ns() > looked_ns + 20 * MS {
                 looked_ns = self.now_ns();
@@ -113,6 +119,8 @@ impl World {
             What::View(node) => self.view_arrives(node),
             What::Client(index, plan) => self.client_acts(index, plan),
             What::Blow => self.blow(),
+            What::Desert { volume, old, new, for_ns } => self.desert(volume, old, new, for_ns),
+            What::Damage(lagging) => self.damage_now(lagging),
             What::Mend(mend) => self.mend(mend),
             What::Return => {
                 self.metadata.set_away(false);
@@ -241,7 +249,10 @@ impl World {
         let options = self.shape.host.clone();
         let reopened = Host::open(&mut crashed, self.pool.clone(), options.clone());
         match reopened {
-            Ok((mut host, _)) => self.check_digests(node, "reopened", &mut host, &mut crashed)?,
+            Ok((mut host, _)) => {
+                self.introduce(&mut host, &mut crashed)?;
+                self.check_digests(node, "reopened", &mut host, &mut crashed)?;
+            }
             Err(error) => {
                 return Err(crate::invariants::i5_nothing_acknowledged_is_lost::check_opens(
                     &error,
@@ -259,6 +270,39 @@ impl World {
             Err(error) => i7_applied_is_committed::check_store(&[error])?,
         }
         self.counts.checked += 1;
+        Ok(())
+    }
+
+    /// A replica that has just been opened does not know what is committed. An engine tells
+    /// it, behind its last record.
+    fn introduce(&self, host: &mut Host, disk: &mut SimDisk) -> Result<(), Violation> {
+        for report in host.volumes() {
+            let Some(index) = self.volume_of(report.volume) else { continue };
+            let volume = &self.volumes[index];
+            let (epoch, committed) = (report.promised.next(), volume.lineage.committed());
+            let node = self.machines[volume.home].id;
+            let fence = Fence { volume: volume.id, history: report.history, epoch, node };
+            host.fence(Tag(1), &fence);
+            pump(host, disk, "a promise", |_, _, events| {
+                events.iter().any(|event| matches!(event, Event::Promised { .. }))
+            })?;
+            host.append(Append {
+                volume: volume.id,
+                history: report.history,
+                epoch,
+                generation: Generation::new(1),
+                session: StreamSession(1),
+                prev_epoch: committed.epoch,
+                prev_lsn: committed.lsn,
+                records: Vec::new(),
+                commit_lsn: committed.lsn,
+            });
+            pump(host, disk, "an answer to an empty append", |_, _, events| {
+                let answers =
+                    |event: &Event| matches!(event, Event::Ack(_) | Event::Refused { .. });
+                events.iter().any(answers)
+            })?;
+        }
         Ok(())
     }
 

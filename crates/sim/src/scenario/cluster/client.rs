@@ -19,6 +19,8 @@ use std::collections::BTreeMap;
 
 /// Requests of one client under way at a time.
 const DEPTH_MAX: usize = 4;
+/// Of those, other than reads.
+const WRITES_MAX: usize = 2;
 /// Before a client that found nobody looks elsewhere.
 const RETRY_NS: std::ops::Range<u64> = 10 * MS..150 * MS;
 /// A client gives a node this long to take it in.
@@ -194,16 +196,20 @@ impl World {
     }
 
     fn client_asks(&mut self, index: usize, conn: NetConn) {
-        let (volume, reads) = (self.clients[index].volume, self.clients[index].reads);
+        let Client { volume, reads, under, .. } = &self.clients[index];
+        let (volume, reads) = (*volume, *reads);
+        // Writes that are not answered keep nobody from reading.
+        let writes = under.values().filter(|under| !matches!(under.ask, Ask::Read(_))).count();
+        let stuck = writes >= WRITES_MAX;
         let ask = match self.rng.within(0..100) {
-            0..4 => Ask::Discard(self.draw_loose(volume)),
-            4..10 => {
+            0..4 if !stuck => Ask::Discard(self.draw_loose(volume)),
+            4..10 if !stuck => {
                 let range = self.draw_loose(volume);
                 Ask::Write(range, self.next_write())
             }
             10 => Ask::Flush,
             11 => Ask::Status(self.draw_loose(volume)),
-            _ if self.rng.percent(reads) => Ask::Read(self.draw_range()),
+            _ if stuck || self.rng.percent(reads) => Ask::Read(self.draw_range()),
             _ => {
                 let range = self.draw_range();
                 Ask::Write(range, self.next_write())

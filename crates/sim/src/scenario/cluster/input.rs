@@ -40,7 +40,7 @@ impl World {
                 true => self.outward_gone(node, process, end.conn, "closed"),
                 false => self.inward_gone(node, process, end.conn),
             },
-            Input::Answered(id, answer) => self.answered(node, process, id, answer),
+            Input::Answered(id, answer) => self.answered(node, process, id, answer)?,
             Input::View(version, view) => {
                 if version > process.view_version {
                     process.view_version = version;

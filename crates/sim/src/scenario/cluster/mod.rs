@@ -13,10 +13,12 @@
 //! `turn` and `input` are a process's turn; `seat` drives the engine of a volume;
 //! `outward` and `inward` are the connections that a node makes and takes; `reconcile` does
 //! what the catalogue says. `storm` is what goes wrong, `operate` carries that out,
-//! `watch` holds everything against the invariants, `calm` is the end.
+//! `coded` puts messages into
+//! bytes and back; `watch` holds everything against the invariants, `calm` is the end.
 
 mod calm;
 mod client;
+mod coded;
 mod input;
 mod inward;
 mod machine;
@@ -72,6 +74,10 @@ enum What {
     Client(usize, u64),
     /// Something goes wrong.
     Blow,
+    /// A node whose engine hears late is heard by nobody any more.
+    Desert { volume: usize, old: usize, new: usize, for_ns: u64 },
+    /// All lose power, one of them a part of its log; this one had lagged.
+    Damage(usize),
     /// A direction or a node's whole network works again.
     Mend(u64),
     /// The metadata group has its quorum again.
@@ -91,6 +97,8 @@ struct Question {
 struct VolumeFacts {
     id: VolumeId,
     lineage: Lineage,
+    /// The node that was given each epoch.
+    granted: BTreeMap<holdfast_types::Epoch, usize>,
     /// The highest epoch under which something was committed.
     ruling: holdfast_types::Epoch,
     clients: History,
@@ -123,6 +131,10 @@ pub struct World {
     sessions: u64,
     base: Instant,
     pool: BufPool,
+    /// Messages pass as bytes.
+    codec: Option<coded::Codec>,
+    /// What did not pass.
+    garbled: Option<Violation>,
     rng: SimRng,
     trace: Trace,
     storming: bool,

@@ -63,6 +63,7 @@ impl World {
             });
         }
         let places = shape.nodes + shape.clients;
+        let pool = BufPool::new(super::POOL_BYTES);
         let mut world = Self {
             sched: Schedule::default(),
             net: Network::new(seed, places),
@@ -75,7 +76,9 @@ impl World {
             last_write: 0,
             sessions: 0,
             base: Instant::now(),
-            pool: BufPool::new(super::POOL_BYTES),
+            codec: shape.coded.then(|| super::coded::Codec::new(&pool)),
+            garbled: None,
+            pool,
             rng,
             trace,
             storming: true,
@@ -166,6 +169,7 @@ impl World {
         self.volumes.push(super::VolumeFacts {
             id,
             lineage: Lineage::new(blocks),
+            granted: BTreeMap::new(),
             ruling: Epoch::ZERO,
             clients: History::default(),
             acked: 0,
@@ -298,7 +302,7 @@ impl World {
             .collect();
         let Some(last) = durable.len().checked_sub(1) else { return };
         // Near the end, most often: what is lost then was acknowledged not long ago.
-        let back = self.rng.within(0..(last as u64 + 1).min(20)) as usize;
+        let back = self.rng.within(0..(last as u64 + 1).min(8)) as usize;
         let bit = self.rng.within(0..HEADER_BITS) as usize;
         let disk = &mut self.machines[node].disk;
         if disk.flip_bit("wal", durable[last - back] / 4096, bit).is_some() {

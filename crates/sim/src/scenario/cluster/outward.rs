@@ -34,6 +34,16 @@ impl World {
             };
             format!("net: {way} on {}: {}", end.conn.0, packet.text())
         });
+        let packet = match &mut self.codec {
+            Some(codec) => match codec.pass(packet) {
+                Ok(packet) => packet,
+                Err(violation) => {
+                    self.garbled.get_or_insert(violation);
+                    return;
+                }
+            },
+            None => packet,
+        };
         self.net.send(now_ns, end, packet);
     }
 

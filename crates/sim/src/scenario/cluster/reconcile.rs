@@ -8,7 +8,10 @@ use super::{
     seat::{Link, Seat, SeatMember},
     shape::MS,
 };
-use crate::metadata::{Answer, QuestionId};
+use crate::{
+    invariants::Violation,
+    metadata::{Answer, QuestionId},
+};
 use holdfast_engine::core::{Event as ToEngine, MemberId, MemberSet, StopReason};
 use holdfast_meta::{Command, Outcome, Rejected, Volume};
 use holdfast_replica::{HostError, NewVolume, Tag};
@@ -188,21 +191,23 @@ impl World {
         process: &mut Process,
         id: QuestionId,
         answer: Answer,
-    ) {
-        let Some(pending) = process.pending.remove(&id) else { return };
+    ) -> Result<(), Violation> {
+        let Some(pending) = process.pending.remove(&id) else { return Ok(()) };
         match (&pending.command, answer) {
             (Command::GrantEpoch { .. }, Ok(Outcome::Volume(volume))) => {
+                self.watch_grant(node, &volume)?;
                 self.start_engine(node, process, &volume);
             }
             (Command::ChangeSet { generation, members, .. }, answer) => {
                 let Some(seat) = pending.seat.and_then(|number| process.seats.get_mut(&number))
                 else {
-                    return;
+                    return Ok(());
                 };
                 self.set_decided(seat, *generation, members, answer);
             }
             _ => {}
         }
+        Ok(())
     }
 
     fn set_decided(

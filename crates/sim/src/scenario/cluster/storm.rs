@@ -114,7 +114,7 @@ impl World {
                     self.volumes[volume].blocks = blocks;
                 }
             }
-            Blow::Damage => self.damage(node),
+            Blow::Damage => self.damage(),
         }
     }
 
@@ -230,26 +230,27 @@ impl World {
     fn hand_over(&mut self) {
         let volume = self.any_volume();
         let old = self.volumes[volume].home;
-        let new = self.any_node();
-        if old == new || self.machines[old].state != MachineState::Up {
+        let nodes = self.machines.len();
+        let new = (old + self.rng.within(1..nodes as u64) as usize) % nodes;
+        if self.machines[old].state != MachineState::Up {
             return;
         }
         self.counts.hand_overs += 1;
         let for_ns = self.rng.within(SECOND..7 * SECOND);
-        match self.rng.within(0..5) {
-            // It hears late, of grants too, and then nothing.
-            0 => {
-                for peer in (0..self.machines.len()).filter(|peer| *peer != old) {
+        match self.rng.within(0..6) {
+            // It hears late, of grants too, and after a while nothing.
+            0 | 1 => {
+                for peer in (0..nodes).filter(|peer| *peer != old) {
                     self.slow_down(peer, old, for_ns);
                 }
-                let others = (0..self.machines.len()).filter(|other| *other != old);
-                let directions = others.map(|other| (old, other)).collect();
-                self.cut_off(directions, for_ns);
+                let in_ns = self.rng.within(500 * MS..SECOND);
+                self.sched.after(in_ns, What::Desert { volume, old, new, for_ns });
+                return;
             }
-            1 => self.isolate(old, for_ns),
-            2 => self.pause(old, for_ns / 2),
+            2 => self.isolate(old, for_ns),
+            3 => self.pause(old, for_ns / 2),
             // It reaches everybody but the new engine's node; its streams are stuck.
-            3 => {
+            4 => {
                 self.cut_off(vec![(old, new), (new, old)], for_ns);
                 self.hold_streams(old, for_ns);
             }
@@ -257,6 +258,16 @@ impl World {
             _ => {}
         }
         self.attach_to(volume, new);
+    }
+
+    /// A node is heard by no other from now on, and its volume goes elsewhere.
+    pub(super) fn desert(&mut self, volume: usize, old: usize, new: usize, for_ns: u64) {
+        if self.storming {
+            let others = (0..self.machines.len()).filter(|other| *other != old);
+            let directions = others.map(|other| (old, other)).collect();
+            self.cut_off(directions, for_ns);
+            self.attach_to(volume, new);
+        }
     }
 
     /// What members say to the engines on `node` is held back, leases are not.
@@ -277,21 +288,39 @@ impl World {
         }
     }
 
-    /// A node's power fails and its log is damaged; the others lose power too, and one of
-    /// them stays away, so that the damaged log is asked for its vote.
-    fn damage(&mut self, node: usize) {
-        if self.machines.iter().any(|machine| machine.damaged) {
+    /// One replica lags a little; then all lose power, and of the other two, which hold what
+    /// was acknowledged meanwhile, one comes back late and the other with a damaged log.
+    fn damage(&mut self) {
+        let damaged = self.machines.iter().any(|machine| machine.damaged);
+        let all_up = self.machines.iter().all(|machine| machine.state == MachineState::Up);
+        if damaged || !all_up || !self.net.weather().is_whole() {
             return;
         }
-        let away = self.any_node();
-        self.take_down(node, End::Cut, 20 * MS..400 * MS);
-        self.damage_log(node);
-        for other in 0..self.machines.len() {
-            let down_ns = match other == away {
-                true => 3 * SECOND..8 * SECOND,
-                false => 20 * MS..400 * MS,
+        let lagging = self.rng.within(0..self.shape.replicas as u64) as usize;
+        let for_ns = self.rng.within(200 * MS..600 * MS);
+        let peers = (0..self.machines.len()).filter(|peer| *peer != lagging);
+        let directions = peers.flat_map(|peer| [(lagging, peer), (peer, lagging)]).collect();
+        self.cut_off(directions, for_ns + 50 * MS);
+        self.sched.after(for_ns, What::Damage(lagging));
+    }
+
+    /// The rest of it.
+    pub(super) fn damage_now(&mut self, lagging: usize) {
+        if !self.storming {
+            return;
+        }
+        let replicas = self.shape.replicas;
+        let damaged = (lagging + 1) % replicas;
+        for node in 0..self.machines.len() {
+            let down_ns = match node == lagging || node == damaged {
+                true => 20 * MS..200 * MS,
+                false => 4 * SECOND..8 * SECOND,
             };
-            self.take_down(other, End::Cut, down_ns);
+            self.take_down(node, End::Cut, down_ns);
+        }
+        self.damage_log(damaged);
+        for volume in 0..self.volumes.len() {
+            self.attach_to(volume, lagging);
         }
     }
 }

@@ -47,6 +47,17 @@ impl World {
         host.volumes().into_iter().find(|report| report.volume == volume)
     }
 
+    /// A node is given an epoch.
+    pub(super) fn watch_grant(
+        &mut self,
+        node: usize,
+        granted: &holdfast_meta::Volume,
+    ) -> Result<(), Violation> {
+        let Some(index) = self.volume_of(granted.id) else { return Ok(()) };
+        let before = self.volumes[index].granted.insert(granted.epoch, node);
+        i1_one_writer::check_granted(granted.id, granted.epoch, before, node)
+    }
+
     /// Everything that an engine wants, before it is carried out.
     pub(super) fn watch_commands(
         &mut self,
@@ -58,7 +69,11 @@ impl World {
         for command in commands {
             match command {
                 Command::Append { append, .. } => {
-                    self.counts.records += append.records.len() as u64;
+                    let count = append.records.len() as u64;
+                    self.counts.records += count;
+                    // Committed before this member gets it: it was away or is slow.
+                    let known = append.prev_lsn.get() + count <= seat.watched.get();
+                    self.counts.sent_from_window += u64::from(count > 0 && known);
                     let sent = self.volumes[index].lineage.sent(append);
                     i2_log_matching::check_sent(seat.volume, sent)?;
                 }
