@@ -1,5 +1,9 @@
 //! A daemon that remembers what it was asked, behind a real socket.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are not recognised as tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "helpers of tests are not recognised as tests"
+)]
 
 use holdfast_api::{
     Answer, Service,
