@@ -13,6 +13,8 @@ use std::time::Duration;
 
 /// Fewer operations than this in an average round are no test.
 const OPERATIONS_PER_ROUND: u64 = 50;
+/// After a restart a node waits until whatever it granted before is over.
+const SHORT_LEASES: [&str; 2] = ["--lease-ms", "100"];
 const VOLUME: [&str; 2] = ["--size", "64MiB"];
 
 fn survive(name: &str, dir: &Path, options: Options, rounds: u64, seed: u64) -> Report {
@@ -44,7 +46,8 @@ fn in_scratch<T>(test: impl FnOnce(&Path) -> T) -> T {
 
 fn rounds_on(name: &str, rounds: u64, seed: u64, args: &[&str]) -> Report {
     in_scratch(|dir| {
-        let options = Options::new(dir.join("data")).with_small_log().with(VOLUME).with(args);
+        let options = Options::new(dir.join("data")).with_small_log().with(SHORT_LEASES);
+        let options = options.with(VOLUME).with(args);
         survive(name, dir, options, rounds, seed)
     })
 }
@@ -89,6 +92,7 @@ fn kills_lose_nothing_on_a_raw_device() {
         };
         let options = Options::new(dir.join("data"))
             .with_small_log()
+            .with(SHORT_LEASES)
             .with(VOLUME)
             .with(["--disk".as_ref(), device.path().as_os_str()]);
         survive("raw device", dir, options, 12, 6);

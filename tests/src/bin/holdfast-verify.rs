@@ -106,6 +106,8 @@ fn run(args: &Args) -> Result<(), String> {
     }
     let mut options = Options::new(dir.path().join("data"))
         .with_small_log()
+        // After a restart a node waits until whatever it granted before is over.
+        .with(["--lease-ms", "100"])
         .with(["--size", &format!("{}MiB", args.volume_mib)])
         .with(["--block-size", &args.block_size.to_string()]);
     if let Some(backend) = &args.backend {
