@@ -26,13 +26,21 @@ const CALM_NS: u64 = 40 * SECOND;
 const QUIET_NS: u64 = 15 * SECOND;
 /// Clients go on for so long after that.
 const AFTERWARDS_NS: u64 = 500 * MS;
+/// Nothing else goes wrong for so long after a log was damaged first.
+const CALM_BEHIND_DAMAGE_NS: u64 = 10 * SECOND;
 /// Turns of a run that ends.
 const TURNS_MAX: u64 = 20_000_000;
 
 impl World {
     /// Runs the whole life of the cluster.
     pub(super) fn live(&mut self) -> Result<(), Violation> {
-        self.brew();
+        match self.shape.damage_first {
+            true => {
+                let in_ns = self.rng.within(SECOND..4 * SECOND);
+                self.sched.after(in_ns, What::DamageFirst);
+            }
+            false => self.brew(),
+        }
         let storm_ns = self.shape.storm_ns;
         self.run_until(storm_ns, |_| false)?;
         self.check_clients()?;
@@ -54,6 +62,9 @@ impl World {
         if !self.run_until(end_ns, |world| world.stop_clients() && world.is_level())? {
             return Err(liveness::overdue(&self.what_is_missing()));
         }
+        // What was logged last becomes durable everywhere.
+        let end_ns = self.now_ns() + AFTERWARDS_NS;
+        self.run_until(end_ns, |_| false)?;
         self.check_clients()?;
         self.check_replicas()
     }
@@ -119,7 +130,13 @@ impl World {
             What::View(node) => self.view_arrives(node),
             What::Client(index, plan) => self.client_acts(index, plan),
             What::Blow => self.blow(),
-            What::Desert { volume, old, new, for_ns } => self.desert(volume, old, new, for_ns),
+            What::Desert { volume, old, new, for_ns, hears } => {
+                self.desert(volume, (old, new), for_ns, hears);
+            }
+            What::DamageFirst => {
+                self.damage();
+                self.sched.after(CALM_BEHIND_DAMAGE_NS, What::Blow);
+            }
             What::Damage(lagging) => self.damage_now(lagging),
             What::Mend(mend) => self.mend(mend),
             What::Return => {

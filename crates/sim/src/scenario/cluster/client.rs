@@ -151,6 +151,23 @@ impl World {
         self.client_lost(index);
     }
 
+    /// Half of a volume's clients go to another node now, the others stay where they are for long.
+    pub(super) fn part_clients(&mut self, volume: usize, node: usize) {
+        let of_volume = |client: &Client| client.volume == volume;
+        let clients: Vec<usize> =
+            (0..self.clients.len()).filter(|index| of_volume(&self.clients[*index])).collect();
+        for (nth, index) in clients.into_iter().enumerate() {
+            if nth % 2 == 0 {
+                if let Some(conn) = self.clients[index].conn() {
+                    self.client_leaves(index, conn);
+                }
+                self.clients[index].node = node;
+            } else {
+                self.clients[index].patience_ns = PATIENCE_NS.end;
+            }
+        }
+    }
+
     /// The connection is gone; what was written is unknown for ever.
     fn client_lost(&mut self, index: usize) {
         let nodes = self.machines.len() as u64;

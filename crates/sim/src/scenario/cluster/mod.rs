@@ -75,7 +75,9 @@ enum What {
     /// Something goes wrong.
     Blow,
     /// A node whose engine hears late is heard by nobody any more.
-    Desert { volume: usize, old: usize, new: usize, for_ns: u64 },
+    Desert { volume: usize, old: usize, new: usize, for_ns: u64, hears: bool },
+    /// A log is damaged before anything else goes wrong.
+    DamageFirst,
     /// All lose power, one of them a part of its log; this one had lagged.
     Damage(usize),
     /// A direction or a node's whole network works again.

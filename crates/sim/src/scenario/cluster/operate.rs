@@ -301,8 +301,7 @@ impl World {
             .map(|frame| frame.offset)
             .collect();
         let Some(last) = durable.len().checked_sub(1) else { return };
-        // Near the end, most often: what is lost then was acknowledged not long ago.
-        let back = self.rng.within(0..(last as u64 + 1).min(8)) as usize;
+        let back = self.rng.within(0..last as u64 + 1) as usize;
         let bit = self.rng.within(0..HEADER_BITS) as usize;
         let disk = &mut self.machines[node].disk;
         if disk.flip_bit("wal", durable[last - back] / 4096, bit).is_some() {

@@ -29,6 +29,8 @@ pub(super) struct Shape {
     pub(super) storm_ns: u64,
     /// Messages pass as bytes, not as values.
     pub(super) coded: bool,
+    /// Before anything else goes wrong, a log is damaged.
+    pub(super) damage_first: bool,
     pub(super) temper: Temper,
     pub(super) disk: DiskOptions,
     pub(super) format: FormatOptions,
@@ -84,9 +86,7 @@ impl Temper {
             // Engines move all the time, and the old ones live on.
             0..3 => Self { hand_over: 60, attach: 20, slow: 20, every_ns: 2500 * MS, ..mixed },
             // Power and processes.
-            3 => Self { cut: 40, cut_all: 25, kill: 30, ..mixed },
-            // One log after the other is damaged, were it not that one is enough.
-            4 => Self { damage: 40, ..mixed },
+            3..5 => Self { cut: 40, cut_all: 25, kill: 30, ..mixed },
             // The network.
             5..7 => Self { partition: 30, one_way: 25, hold: 25, reset: 25, slow: 20, ..mixed },
             _ => mixed,
@@ -158,6 +158,7 @@ impl Shape {
             think_ns: MS * rng.within(2..40),
             storm_ns: SECOND * rng.within(10..25),
             coded: rng.percent(30),
+            damage_first: rng.percent(20),
             temper: Temper::draw(rng),
             disk: DiskOptions { device: rng.percent(20), capacity_bytes: ring + data + 2 * MIB },
             format: FormatOptions {

@@ -241,10 +241,11 @@ impl World {
             // It hears late, of grants too, and after a while nothing.
             0 | 1 => {
                 for peer in (0..nodes).filter(|peer| *peer != old) {
-                    self.slow_down(peer, old, for_ns);
+                    self.slow_down(peer, old, for_ns + 2 * SECOND);
                 }
                 let in_ns = self.rng.within(500 * MS..SECOND);
-                self.sched.after(in_ns, What::Desert { volume, old, new, for_ns });
+                let event = What::Desert { volume, old, new, for_ns, hears: true };
+                self.sched.after(in_ns, event);
                 return;
             }
             2 => self.isolate(old, for_ns),
@@ -260,13 +261,28 @@ impl World {
         self.attach_to(volume, new);
     }
 
-    /// A node is heard by no other from now on, and its volume goes elsewhere.
-    pub(super) fn desert(&mut self, volume: usize, old: usize, new: usize, for_ns: u64) {
-        if self.storming {
-            let others = (0..self.machines.len()).filter(|other| *other != old);
-            let directions = others.map(|other| (old, other)).collect();
-            self.cut_off(directions, for_ns);
+    /// A node is heard by no other from now on; when it has heard the last that is on its
+    /// way, it hears nothing more, and its volume goes elsewhere.
+    pub(super) fn desert(
+        &mut self,
+        volume: usize,
+        (old, new): (usize, usize),
+        for_ns: u64,
+        hears: bool,
+    ) {
+        if !self.storming {
+            return;
+        }
+        let others = (0..self.machines.len()).filter(|other| *other != old);
+        let way = |other| if hears { (old, other) } else { (other, old) };
+        let directions = others.map(way).collect();
+        self.cut_off(directions, for_ns);
+        if hears {
+            let event = What::Desert { volume, old, new, for_ns, hears: false };
+            self.sched.after(SLOW_NS.end + 20 * MS, event);
+        } else {
             self.attach_to(volume, new);
+            self.part_clients(volume, new);
         }
     }
 
@@ -290,14 +306,14 @@ impl World {
 
     /// One replica lags a little; then all lose power, and of the other two, which hold what
     /// was acknowledged meanwhile, one comes back late and the other with a damaged log.
-    fn damage(&mut self) {
+    pub(super) fn damage(&mut self) {
         let damaged = self.machines.iter().any(|machine| machine.damaged);
         let all_up = self.machines.iter().all(|machine| machine.state == MachineState::Up);
         if damaged || !all_up || !self.net.weather().is_whole() {
             return;
         }
         let lagging = self.rng.within(0..self.shape.replicas as u64) as usize;
-        let for_ns = self.rng.within(200 * MS..600 * MS);
+        let for_ns = self.rng.within(100 * MS..400 * MS);
         let peers = (0..self.machines.len()).filter(|peer| *peer != lagging);
         let directions = peers.flat_map(|peer| [(lagging, peer), (peer, lagging)]).collect();
         self.cut_off(directions, for_ns + 50 * MS);
