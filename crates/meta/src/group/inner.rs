@@ -150,7 +150,7 @@ impl Inner {
         self.raft.metrics().borrow().running_state.as_ref().err().map(ToString::to_string)
     }
 
-    fn read_status(&self) -> MetaStatus {
+    pub(crate) fn read_status(&self) -> MetaStatus {
         let failed = self.failed();
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow();

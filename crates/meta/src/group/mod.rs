@@ -123,7 +123,7 @@ impl MetaGroup {
     /// What this node knows of the group.
     #[must_use]
     pub fn status(&self) -> MetaStatus {
-        self.inner.status.borrow().clone()
+        self.inner.read_status()
     }
 
     /// Follows [`status`](Self::status).
