@@ -205,7 +205,7 @@ impl World {
         let bytes: u64 = ranges.iter().map(|range| range.bytes() + RECORD_WAL_BYTES).sum();
         let Some(volume) = self.model.volumes.get(&id) else { return Ok(()) };
         let window = volume.sent.get() - volume.acked.get();
-        let credits = self.node().host.credits();
+        let credits = self.node().host.credits_of(id);
         if credits.wal_bytes < bytes || window >= RECORDS_MAX {
             self.counts.log_full += u64::from(credits.wal_bytes < bytes);
             self.tell_commit(id);
@@ -233,7 +233,7 @@ impl World {
     fn has_room_for_one(&mut self, id: VolumeId) -> bool {
         let Some(volume) = self.model.volumes.get(&id) else { return false };
         let window = volume.sent.get() - volume.acked.get();
-        window < RECORDS_MAX && self.node().host.credits().wal_bytes >= RECORD_WAL_BYTES
+        window < RECORDS_MAX && self.node().host.credits_of(id).wal_bytes >= RECORD_WAL_BYTES
     }
 
     fn discard(&mut self, id: VolumeId) -> Result<(), Stop> {
