@@ -333,11 +333,11 @@ impl World {
             }
             Command::Release { member, epoch } => (member, ToReplica::Release(epoch)),
         };
-        self.to_member(node, process, number, seat, message);
+        self.tell_member(node, process, number, seat, message);
         Ok(())
     }
 
-    fn to_member(
+    fn tell_member(
         &mut self,
         node: usize,
         process: &mut Process,
@@ -346,7 +346,7 @@ impl World {
         (member, message): (MemberId, ToReplica),
     ) {
         match seat.member(member).map(|member| member.link) {
-            Some(Link::Here) => self.to_local(node, process, number, seat, message),
+            Some(Link::Here) => self.tell_local(node, process, number, seat, message),
             Some(Link::Open(conn)) => {
                 if matches!(message, ToReplica::Read { .. }) {
                     self.counts.remote_reads += 1;
@@ -358,7 +358,7 @@ impl World {
         }
     }
 
-    fn to_local(
+    fn tell_local(
         &mut self,
         node: usize,
         process: &mut Process,

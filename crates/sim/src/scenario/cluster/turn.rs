@@ -196,9 +196,11 @@ impl World {
     /// What the host says to the engine here, or to the node itself.
     fn own_event(&mut self, node: usize, process: &mut Process, event: Event, now_ms: u64) {
         match event {
-            Event::Ack(ack) => process.to_local(ack.volume, |member| ToEngine::Ack { member, ack }),
+            Event::Ack(ack) => {
+                process.tell_local(ack.volume, |member| ToEngine::Ack { member, ack })
+            }
             Event::Refused { volume, session, refusal } => {
-                process.to_local(volume, |member| ToEngine::Refused { member, session, refusal })
+                process.tell_local(volume, |member| ToEngine::Refused { member, session, refusal })
             }
             Event::Promised { tag, result } => {
                 let id = self.machines[node].id;
@@ -207,19 +209,23 @@ impl World {
                     promise.lease_owed_ms = process.server.owed_ms(volume, epoch, id, now_ms);
                     promise
                 });
-                process.to_call(tag, |member, _| ToEngine::Promised { member, result });
+                process.answer_call(tag, |member, _| ToEngine::Promised { member, result });
             }
             Event::Truncated { tag, result } => {
-                process.to_call(tag, |member, _| ToEngine::Truncated { member, result });
+                process.answer_call(tag, |member, _| ToEngine::Truncated { member, result });
             }
             Event::Read { tag, result } => {
-                process.to_call(tag, |member, tag| ToEngine::ReadDone { member, tag, result });
+                process.answer_call(tag, |member, tag| ToEngine::ReadDone { member, tag, result });
             }
             Event::Status { tag, result } => {
-                process.to_call(tag, |member, tag| ToEngine::StatusDone { member, tag, result });
+                process.answer_call(tag, |member, tag| ToEngine::StatusDone {
+                    member,
+                    tag,
+                    result,
+                });
             }
             Event::Reserved { tag, granted } => {
-                process.to_call(tag, |member, tag| ToEngine::Reserved { member, tag, granted });
+                process.answer_call(tag, |member, tag| ToEngine::Reserved { member, tag, granted });
             }
             Event::VolumeChanged { tag, result } => self.created(node, process, tag, result),
             Event::CreditsGrew => process.touch_seats(),
@@ -253,7 +259,7 @@ impl Process {
         }
     }
 
-    fn to_local(
+    fn tell_local(
         &mut self,
         volume: holdfast_types::VolumeId,
         event: impl FnOnce(holdfast_engine::core::MemberId) -> ToEngine,
@@ -265,7 +271,7 @@ impl Process {
         }
     }
 
-    fn to_call(
+    fn answer_call(
         &mut self,
         tag: holdfast_replica::Tag,
         event: impl FnOnce(holdfast_engine::core::MemberId, holdfast_engine::core::OpTag) -> ToEngine,
