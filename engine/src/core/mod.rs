@@ -139,6 +139,8 @@ pub struct EngineCore {
 
     /// First LSN of each epoch of the log, this one's included once it has started.
     spans: Vec<EpochSpan>,
+    /// Those that begin below were taken over from members that lag behind all history.
+    spans_from: Lsn,
     epoch_start: Lsn,
     /// The volume is served once all up to here is committed.
     start_last: Lsn,
@@ -203,6 +205,7 @@ impl EngineCore {
             boot_ms: 0,
             serve_after_ms: 0,
             spans: Vec::new(),
+            spans_from: Lsn::ZERO,
             epoch_start: Lsn::ZERO,
             start_last: Lsn::ZERO,
             log: RecordLog::new(Lsn::ZERO),

@@ -217,6 +217,7 @@ impl EngineCore {
             return;
         }
         self.spans.clone_from(&best.epochs);
+        self.spans_from = best.epochs.first().map_or(best.last_lsn.next(), |span| span.first);
         self.blocks = best.blocks;
         self.sized = best.blocks;
         self.commit = self.commit.max(applied.min(best.last_lsn));
@@ -264,9 +265,12 @@ impl EngineCore {
             member.step(Link::Behind, now);
             return;
         }
-        let common = match is_far_behind(&self.spans, promise) {
+        // What was taken over from others does not say where it ends.
+        let taken = self.spans.partition_point(|span| span.first < self.spans_from);
+        let known = &self.spans[taken..];
+        let common = match is_far_behind(known, promise) {
             true => take_history(&mut self.spans, promise),
-            false => divergence(&self.spans, last, promise),
+            false => divergence(known, last, promise),
         };
         if common < promise.applied_lsn {
             let detail = format!(
@@ -386,16 +390,21 @@ pub(super) fn epoch_at(spans: &[EpochSpan], lsn: Lsn) -> Epoch {
 /// them shares none that is left.
 fn is_far_behind(spans: &[EpochSpan], promise: &Promise) -> bool {
     let shared = |span: &EpochSpan| promise.epochs.iter().any(|their| their.epoch == span.epoch);
-    let oldest = spans.first().is_some_and(|span| span.first > promise.applied_lsn.next());
+    let oldest = spans.first().is_some_and(|span| span.first > promise.applied_lsn);
     oldest && !spans.iter().any(shared)
 }
 
 /// What a member has applied is committed, so its history up to there is ours as well:
-/// it is all that the logs are known to share.
+/// it is all that the logs are known to share. It says the epoch of the member's last
+/// record, and no more: between it and the history that is left, others are missing.
 fn take_history(spans: &mut Vec<EpochSpan>, promise: &Promise) -> Lsn {
-    let applied = |span: &&EpochSpan| span.first <= promise.applied_lsn;
-    let known: Vec<EpochSpan> = promise.epochs.iter().filter(applied).copied().collect();
-    spans.splice(0..0, known);
+    for span in promise.epochs.iter().filter(|span| span.first <= promise.applied_lsn) {
+        let at = spans.partition_point(|held| held.first < span.first);
+        let before = spans[..at].last().is_none_or(|held| held.epoch < span.epoch);
+        if before && spans.get(at).is_none_or(|held| span.epoch < held.epoch) {
+            spans.insert(at, *span);
+        }
+    }
     promise.applied_lsn
 }
 

@@ -192,25 +192,72 @@ fn a_promise_that_cannot_be_true_is_a_suspect_log() {
     }
 }
 
-/// Logs keep only the last part of their epoch history.
+/// Logs keep only the last part of their epoch history: here, from epoch 4 at LSN 8 on.
+fn of_short_history(members: u8) -> Rig {
+    let mut rig = Rig::new(members);
+    for member in 0..3 {
+        rig.promise(member, &[(4, 8)], 10);
+        rig.credits(member, PLENTY);
+    }
+    rig.turn();
+    (0..3).for_each(|member| rig.ack(member, 11));
+    rig.turn();
+    assert_eq!(rig.core.state(), StateName::Serving);
+    rig
+}
+
+/// The member's promise, and what the engine makes of it.
+fn returns(
+    rig: &mut Rig,
+    member: u8,
+    applied: u64,
+    spans: &[(u64, u64)],
+    last: u64,
+) -> Vec<String> {
+    rig.member_down(member);
+    rig.up(member);
+    rig.turn();
+    let applied_lsn = Lsn::new(applied);
+    let promise = Promise { applied_lsn, ..Rig::promise_of(spans, last) };
+    rig.core.handle(Event::Promised { member: MemberId(member), result: Ok(promise) });
+    rig.turn()
+}
+
 #[test]
 fn a_member_away_for_longer_than_the_history_goes_back_to_what_it_applied() {
-    let mut rig = Rig::serving(3);
-    rig.member_down(2);
-    rig.up(2);
-    rig.turn();
-    // The engine's history here begins with epoch 4 at LSN 8.
-    rig.core.spans.remove(0);
-    rig.core
-        .spans
-        .insert(0, holdfast_types::EpochSpan { epoch: Epoch::new(4), first: Lsn::new(8) });
-    let applied_lsn = Lsn::new(3);
-    let promise = Promise { applied_lsn, ..Rig::promise_of(&[(1, 1), (2, 3)], 5) };
-    rig.core.handle(Event::Promised { member: MemberId(2), result: Ok(promise) });
-    let said = rig.turn();
-    assert_eq!(said, ["truncate 2 to 3"]);
-    rig.truncated(2);
-    assert_eq!(rig.turn()[0], "append 2 after 2/3 commit 11: ");
+    let mut rig = of_short_history(4);
+    assert_eq!(returns(&mut rig, 3, 3, &[(1, 1), (2, 3)], 5), ["truncate 3 to 3"]);
+    rig.truncated(3);
+    assert_eq!(rig.turn()[0], "append 3 after 2/3 commit 11: ");
+}
+
+/// What it holds above what it applied may never have been committed, however often it asks.
+#[test]
+fn such_a_member_goes_back_also_when_its_first_truncation_got_lost() {
+    let mut rig = of_short_history(4);
+    for _ in 0..2 {
+        assert_eq!(returns(&mut rig, 3, 3, &[(1, 1), (2, 3)], 5), ["truncate 3 to 3"]);
+    }
+}
+
+#[test]
+fn nor_does_one_such_member_vouch_for_what_another_holds() {
+    let mut rig = of_short_history(5);
+    assert_eq!(returns(&mut rig, 3, 3, &[(1, 1), (2, 3)], 5), ["truncate 3 to 3"]);
+    assert_eq!(returns(&mut rig, 4, 2, &[(1, 1), (2, 3)], 7), ["truncate 4 to 2"]);
+    rig.truncated(4);
+    assert_eq!(rig.turn()[0], "append 4 after 1/2 commit 11: ");
+    // Another engine's tail, where the first one had nothing yet.
+    assert_eq!(returns(&mut rig, 4, 6, &[(2, 3), (3, 5)], 7), ["truncate 4 to 6"]);
+    rig.truncated(4);
+    assert_eq!(rig.turn()[0], "append 4 after 3/6 commit 11: ");
+    assert_eq!(returns(&mut rig, 3, 3, &[(1, 1), (2, 3)], 5), ["truncate 3 to 3"]);
+}
+
+#[test]
+fn a_member_that_applied_all_before_the_history_that_is_left_contradicts_nothing() {
+    let mut rig = of_short_history(4);
+    assert_eq!(returns(&mut rig, 3, 7, &[(3, 1)], 9), ["truncate 3 to 7"]);
 }
 
 #[test]
