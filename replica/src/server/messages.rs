@@ -49,6 +49,8 @@ impl Server {
                 if truncate.volume != volume || truncate.epoch != epoch {
                     return self.violation(conn, "a truncation of another log", host, now_ms);
                 }
+                // What comes in place of what goes has not come yet.
+                stream.received = stream.received.min(truncate.last);
                 let tag = self.calls.add(Call::Truncate { conn, session });
                 host.truncate(tag, &truncate);
             }
@@ -56,7 +58,7 @@ impl Server {
                 if of != epoch || !is_askable(range, ASK_BLOCKS_MAX) {
                     return self.violation(conn, "a read that no engine sends", host, now_ms);
                 }
-                if !stream.has(range) {
+                if !stream.has(range, || size_of(host, volume)) {
                     let result = Err(ReadFailure::Refused(Refusal::Behind { wanted: at }));
                     return self.send(conn, FromReplica::ReadDone { tag, result });
                 }
@@ -71,7 +73,7 @@ impl Server {
                 if of != epoch || !is_askable(range, STATUS_BLOCKS_MAX) {
                     return self.violation(conn, "a question that no engine asks", host, now_ms);
                 }
-                if !stream.has(range) {
+                if !stream.has(range, || size_of(host, volume)) {
                     let result = Err(ReadFailure::Refused(Refusal::Behind { wanted: at }));
                     return self.send(conn, FromReplica::StatusDone { tag, result });
                 }
@@ -84,7 +86,7 @@ impl Server {
                 if !is_askable(range, ASK_BLOCKS_MAX) {
                     return self.violation(conn, "a call for space for nothing", host, now_ms);
                 }
-                if !stream.has(range) {
+                if !stream.has(range, || size_of(host, volume)) {
                     return self.send(conn, FromReplica::Reserved { tag, granted: false });
                 }
                 if self.ask(conn, Asked::Reserve(tag), host, now_ms) {
@@ -94,7 +96,9 @@ impl Server {
                 }
             }
             ToReplica::Unreserve { tag, range } => {
-                if !is_askable(range, ASK_BLOCKS_MAX) || !stream.has(range) {
+                if !is_askable(range, ASK_BLOCKS_MAX)
+                    || !stream.has(range, || size_of(host, volume))
+                {
                     return self.violation(conn, "space back that it never had", host, now_ms);
                 }
                 let call = stream.asked.get(&Asked::Reserve(tag)).copied().flatten();
@@ -252,6 +256,10 @@ impl Server {
 
 fn is_askable(range: BlockRange, blocks_max: u64) -> bool {
     range.count > 0 && range.count <= blocks_max
+}
+
+fn size_of(host: &Host, volume: VolumeId) -> u64 {
+    host.volume_report(volume).map_or(0, |report| report.blocks)
 }
 
 fn failure(error: ReadError) -> ReadFailure {

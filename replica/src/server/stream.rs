@@ -103,9 +103,13 @@ impl Stream {
         self.phase = to;
     }
 
-    /// Whether the range is within the volume.
-    pub(super) fn has(&self, range: BlockRange) -> bool {
-        let end = range.start.get().checked_add(range.count);
-        end.is_some_and(|end| end <= self.blocks)
+    /// Whether the range is within the volume. What the replica holds by now may be more than
+    /// what came on the stream: `held` is the size as of the last record that it fetched.
+    pub(super) fn has(&mut self, range: BlockRange, held: impl FnOnce() -> u64) -> bool {
+        let Some(end) = range.start.get().checked_add(range.count) else { return false };
+        if end > self.blocks {
+            self.blocks = self.blocks.max(held());
+        }
+        end <= self.blocks
     }
 }

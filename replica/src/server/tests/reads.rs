@@ -87,6 +87,31 @@ fn what_is_not_here_is_refused_and_what_is_beyond_the_volume_is_not_here() {
     );
 }
 
+/// What a pull logs goes past the stream.
+#[test]
+fn a_volume_that_has_grown_in_what_was_fetched_has_grown_for_the_stream() {
+    let mut rig = Rig::new();
+    let mut engine = rig.attach(1, 5, A);
+    engine.commit(&mut rig, vec![write(0, 1, 9)]);
+    let grown = engine.append(vec![holdfast_wire::RecordOp::Resize { blocks: BLOCKS + 64 }]);
+    rig.host.append(grown);
+    rig.says();
+    rig.send(1, ToReplica::Reserve { tag: StreamTag(1), range: range(BLOCKS, 1) });
+    rig.send(1, read(2, 2, range(BLOCKS, 1)));
+    let said = rig.says();
+    let fits = |out: &Output| {
+        matches!(
+            out,
+            Output::Send(
+                _,
+                FromReplica::Reserved { granted: true, .. }
+                    | FromReplica::ReadDone { result: Ok(_), .. }
+            )
+        )
+    };
+    assert!(said.len() == 2 && said.iter().all(fits), "{said:?}");
+}
+
 #[test]
 fn the_host_has_so_many_bytes_to_read_at_a_time_and_all_are_read() {
     let mut rig = Rig::new();
