@@ -218,15 +218,15 @@ impl Puller {
         self.connect(now_ms);
     }
 
-    /// Connected; the replica's log ends at `last`.
-    pub(crate) fn source_up(&mut self, last: Lsn, now_ms: u64) {
+    /// Connected; the replica's log ends at `last`, and is on stable storage up to `durable`:
+    /// an earlier pull for the same engine may have left the rest on its way there.
+    pub(crate) fn source_up(&mut self, last: Lsn, durable: Lsn, now_ms: u64) {
         if self.state != State::Connecting {
             return;
         }
         self.connected = true;
         self.last = last;
-        // What was there before the first append of this pull is durable: the promise came after it.
-        self.durable.get_or_insert(last);
+        self.durable = self.durable.max(Some(durable.min(last)));
         self.open(now_ms);
     }
 
@@ -267,7 +267,7 @@ impl Puller {
         match self.state {
             State::Pausing => self.connect(now_ms),
             // Its engine has to say what is committed, which it does when it calls again.
-            State::Settling => {
+            State::Settling | State::Draining => {
                 let cause = "the replica's own log is not committed to its end".to_owned();
                 self.end(Err(CatchUpError::NoSource(cause)));
             }
@@ -489,6 +489,11 @@ impl Puller {
         }
         if self.records.is_empty() {
             self.ask_records(now_ms);
+        } else if self.calls == 0 && self.last >= self.job.catch_up.settle {
+            // Room may come only when more is committed, for which the engine may have to
+            // count this replica in; and it kept what is above.
+            self.records.clear();
+            self.finish();
         }
     }
 
@@ -549,6 +554,7 @@ impl Puller {
         if self.state != State::Finishing {
             self.step(State::Finishing);
             self.hang_up();
+            self.deadline_ms = None;
         }
         if !self.has_unacked() {
             self.end(Ok(self.last));
@@ -556,7 +562,6 @@ impl Puller {
     }
 
     fn hang_up(&mut self) {
-        self.deadline_ms = None;
         self.asked = false;
         if std::mem::take(&mut self.connected) {
             self.out.push(Action::Hangup);
@@ -570,7 +575,8 @@ impl Puller {
     }
 
     fn lose_source(&mut self, cause: &str, now_ms: u64) {
-        self.deadline_ms = None;
+        // What is applied is waited for no longer without a source than with one.
+        self.deadline_ms = self.deadline_ms.filter(|_| self.state == State::Settling);
         self.asked = false;
         cause.clone_into(&mut self.cause);
         self.held = None;
@@ -601,6 +607,7 @@ impl Puller {
 
     fn end(&mut self, result: Result<Lsn, CatchUpError>) {
         self.hang_up();
+        self.deadline_ms = None;
         self.step(State::Ended);
         self.out.push(Action::Done(result));
     }

@@ -88,7 +88,7 @@ const PLENTY: Credits = Credits { slots: 1000, wal_bytes: 1 << 30 };
 fn a_log_that_reaches_back_gives_records_until_there_are_no_more() {
     let mut puller = puller(1);
     assert_eq!(wants(&mut puller), ["connect 1"]);
-    puller.source_up(Lsn::new(10), 1);
+    puller.source_up(Lsn::new(10), Lsn::new(10), 1);
     assert_eq!(wants(&mut puller), ["open 10 20"]);
     puller.answer(opened(10), 2);
     assert_eq!(wants(&mut puller), ["records 11"]);
@@ -115,7 +115,7 @@ fn a_log_that_reaches_back_gives_records_until_there_are_no_more() {
 #[test]
 fn slots_come_in_when_the_replica_has_applied_all_and_one_answer_is_ahead() {
     let mut puller = puller(1);
-    puller.source_up(Lsn::new(10), 1);
+    puller.source_up(Lsn::new(10), Lsn::new(10), 1);
     puller.answer(opened(15), 2);
     assert_eq!(wants(&mut puller), ["connect 1", "open 10 20", "settle"]);
     puller.settled_all(Ok(Lsn::new(10)), 3);
@@ -158,7 +158,7 @@ fn slots_come_in_when_the_replica_has_applied_all_and_one_answer_is_ahead() {
 #[test]
 fn no_more_is_appended_than_there_is_room_for() {
     let mut puller = puller(1);
-    puller.source_up(Lsn::new(10), 1);
+    puller.source_up(Lsn::new(10), Lsn::new(10), 1);
     puller.answer(opened(10), 2);
     puller.answer(records(11, 3, 20), 3);
     let one = Credits::discard_wal_bytes(1);
@@ -174,7 +174,7 @@ fn no_more_is_appended_than_there_is_room_for() {
 #[test]
 fn space_is_asked_for_when_it_is_short() {
     let mut granted = puller(1);
-    granted.source_up(Lsn::new(10), 1);
+    granted.source_up(Lsn::new(10), Lsn::new(10), 1);
     granted.answer(opened(10), 2);
     let write = Record {
         lsn: Lsn::new(11),
@@ -201,7 +201,7 @@ fn space_is_asked_for_when_it_is_short() {
 #[test]
 fn a_full_disk_is_the_end() {
     let mut puller = puller(2);
-    puller.source_up(Lsn::new(10), 1);
+    puller.source_up(Lsn::new(10), Lsn::new(10), 1);
     puller.answer(opened(15), 2);
     puller.settled_all(Ok(Lsn::new(10)), 3);
     puller.answer(slots(&[1], None), 4);
@@ -214,7 +214,7 @@ fn a_full_disk_is_the_end() {
 fn at(state: State) -> Puller {
     let mut puller = puller(2);
     let steps: [&dyn Fn(&mut Puller); 6] = [
-        &|puller| puller.source_up(Lsn::new(10), 1),
+        &|puller| puller.source_up(Lsn::new(10), Lsn::new(10), 1),
         &|puller| puller.answer(opened(15), 2),
         &|puller| puller.settled_all(Ok(Lsn::new(10)), 3),
         &|puller| {
@@ -363,7 +363,7 @@ fn what_was_gained_counts_and_rounds_without_gain_end_it() {
 #[test]
 fn passes_have_an_end() {
     let mut puller = puller(1);
-    puller.source_up(Lsn::new(0), 1);
+    puller.source_up(Lsn::new(0), Lsn::new(0), 1);
     for pass in 1..=u64::from(PASSES_MAX) {
         puller.answer(opened(10 * pass), 2);
         puller.settled_all(Ok(Lsn::new(10 * (pass - 1))), 3);
@@ -379,4 +379,53 @@ fn passes_have_an_end() {
         matches!(end.as_slice(), [hangup, end] if hangup == "hang up" && end.starts_with("failed: no source: after 32")),
         "{end:?}"
     );
+}
+
+#[test]
+fn what_an_earlier_pull_left_on_its_way_is_waited_for() {
+    let mut puller = puller(1);
+    puller.source_up(Lsn::new(10), Lsn::new(7), 1);
+    puller.answer(opened(5), 2);
+    puller.answer(records(11, 0, 10), 3);
+    assert_eq!(
+        wants(&mut puller),
+        ["connect 1", "open 10 20", "records 11", "append 0 after 10 commit 10", "hang up"],
+        "the engine would count what is not durable"
+    );
+    puller.acked(Lsn::new(9));
+    assert!(wants(&mut puller).is_empty());
+    puller.acked(Lsn::new(10));
+    assert_eq!(wants(&mut puller), ["level 10"]);
+}
+
+#[test]
+fn a_source_that_goes_while_the_log_is_applied_does_not_make_that_last_for_ever() {
+    let mut puller = puller(2);
+    puller.source_up(Lsn::new(10), Lsn::new(10), 1);
+    puller.answer(opened(15), 2);
+    puller.source_down("it died", 3);
+    assert_eq!(wants(&mut puller), ["connect 1", "open 10 20", "settle"]);
+    puller.tick(SETTLE_MS + 1);
+    assert!(wants(&mut puller).is_empty());
+    puller.tick(SETTLE_MS + 2);
+    let cause = "the replica's own log is not committed to its end";
+    assert_eq!(wants(&mut puller), [format!("failed: no source: {cause}")]);
+}
+
+#[test]
+fn without_room_for_what_is_not_committed_the_engine_goes_on() {
+    let mut puller = puller(1);
+    puller.source_up(Lsn::new(10), Lsn::new(10), 1);
+    puller.answer(opened(10), 2);
+    puller.answer(records(11, 12, 20), 3);
+    assert_eq!(wants(&mut puller), ["connect 1", "open 10 20", "records 11"]);
+    let each = cost_of(&RecordOp::Discard { range: BlockRange::new(BlockNo::new(0), 1) });
+    let room = |records| Credits { slots: 0, wal_bytes: records * each.wal_bytes };
+    puller.offer(room(9), 4);
+    assert_eq!(wants(&mut puller), ["append 9 after 10 commit 19"], "room comes: it is committed");
+    puller.acked(Lsn::new(19));
+    puller.offer(room(2), 5);
+    assert_eq!(wants(&mut puller), ["append 2 after 19 commit 20", "hang up"]);
+    puller.acked(Lsn::new(21));
+    assert_eq!(wants(&mut puller), ["level 21"]);
 }

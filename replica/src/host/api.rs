@@ -303,6 +303,8 @@ pub struct VolumeReport {
     pub promised: Epoch,
     /// Last record held.
     pub last_lsn: Lsn,
+    /// All up to here is on stable storage.
+    pub durable_lsn: Lsn,
     /// All up to here is known to be committed.
     pub commit_lsn: Lsn,
     /// All up to here is in the store.

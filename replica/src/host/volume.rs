@@ -87,6 +87,7 @@ impl Volume {
             blocks: self.log.blocks(),
             promised: self.log.promised(),
             last_lsn: self.log.last(),
+            durable_lsn: self.log.durable(),
             commit_lsn: self.log.commit().min(self.log.last()),
             applied_lsn: self.log.applied(),
             fetched_lsn: self.fetched,

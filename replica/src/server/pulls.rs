@@ -181,7 +181,7 @@ impl Server {
             Some(report) => {
                 // What an earlier connection's records were granted and did not use.
                 host.unreserve_all(place.1);
-                pull.puller.source_up(report.last_lsn, now_ms);
+                pull.puller.source_up(report.last_lsn, report.durable_lsn, now_ms);
                 self.act(place, Some(host), now_ms);
             }
             None => self.end_pull(place, Err(Refusal::Unknown.into()), now_ms),
@@ -305,8 +305,25 @@ impl Server {
                     Some(host) => self.call_host(place, number, call, host),
                     None => unreachable!("time alone gives the host nothing to do"),
                 },
-                Action::Done(result) => self.end_pull(place, result, now_ms),
+                Action::Done(result) => {
+                    let by = self.pulls.pulls.get(&place).and_then(|pull| pull.by);
+                    let level = result.as_ref().ok().copied();
+                    self.end_pull(place, result, now_ms);
+                    if let (Some(conn), Some(level), Some(host)) = (by, level, &host) {
+                        self.is_level(conn, level, host, now_ms);
+                    }
+                }
             }
+        }
+    }
+
+    /// The engine sends what is above `level` from here on. The credits that it knows are as
+    /// of a record before the pull: it would take all that the pull brought off them, and
+    /// with nothing left it would send nothing that could make them be said again.
+    fn is_level(&mut self, conn: ConnId, level: Lsn, host: &Host, now_ms: u64) {
+        if let Some(stream) = self.stream(conn) {
+            stream.received = stream.received.max(level);
+            self.say_credits(conn, host, now_ms, true);
         }
     }
 

@@ -65,42 +65,52 @@ impl Pair {
             if out.is_empty() {
                 return said;
             }
-            for out in out {
-                let Self { source, sink, .. } = self;
-                match out {
-                    Output::Connect { pull, source: Source { node, replica }, volume, disk } => {
-                        assert_eq!(disk, sink.host.disk_id());
-                        self.tried.push(node);
-                        let conn = ConnId(1000 + pull.0);
-                        let open =
-                            source.server.open_source(conn, volume, replica, HERE, &source.host);
-                        if node == COMPLETE && open.is_ok() {
-                            sink.server.source_up(pull, &mut sink.host, sink.now_ms);
-                        } else {
-                            let cause = "unreachable".to_owned();
-                            sink.server.source_down(pull, cause, &mut sink.host, sink.now_ms);
-                        }
-                    }
-                    Output::Ask(pull, question) => {
-                        meddle(source, &mut self.ahead);
-                        let (conn, now_ms) = (ConnId(1000 + pull.0), source.now_ms);
-                        source.server.question(conn, question, &mut source.host, now_ms);
-                    }
-                    Output::Hangup(pull) => source.close(1000 + pull.0),
-                    // What it holds, said once more when it has been said.
-                    Output::Send(_, FromReplica::Ack(_)) => {}
-                    out => said.push(out),
-                }
-            }
-            for out in self.source.outputs() {
-                if let Output::Answer(ConnId(conn), answer) = out {
-                    let Self { sink, .. } = self;
-                    let now_ms = sink.now_ms;
-                    sink.server.answer(PullId(conn - 1000), answer, &mut sink.host, now_ms);
-                }
-            }
+            said.extend(self.carry(out, &mut meddle));
         }
         panic!("it never ends; {said:?}");
+    }
+
+    /// Carries out what the sink wants of the source, and the answers back; what else it says.
+    fn carry(
+        &mut self,
+        out: Vec<Output>,
+        meddle: &mut impl FnMut(&mut Rig, &mut Engine),
+    ) -> Vec<Output> {
+        let mut said = Vec::new();
+        for out in out {
+            let Self { source, sink, .. } = self;
+            match out {
+                Output::Connect { pull, source: Source { node, replica }, volume, disk } => {
+                    assert_eq!(disk, sink.host.disk_id());
+                    self.tried.push(node);
+                    let conn = ConnId(1000 + pull.0);
+                    let open = source.server.open_source(conn, volume, replica, HERE, &source.host);
+                    if node == COMPLETE && open.is_ok() {
+                        sink.server.source_up(pull, &mut sink.host, sink.now_ms);
+                    } else {
+                        let cause = "unreachable".to_owned();
+                        sink.server.source_down(pull, cause, &mut sink.host, sink.now_ms);
+                    }
+                }
+                Output::Ask(pull, question) => {
+                    meddle(source, &mut self.ahead);
+                    let (conn, now_ms) = (ConnId(1000 + pull.0), source.now_ms);
+                    source.server.question(conn, question, &mut source.host, now_ms);
+                }
+                Output::Hangup(pull) => source.close(1000 + pull.0),
+                // What it holds, said once more when it has been said.
+                Output::Send(_, FromReplica::Ack(_)) => {}
+                out => said.push(out),
+            }
+        }
+        for out in self.source.outputs() {
+            if let Output::Answer(ConnId(conn), answer) = out {
+                let Self { sink, .. } = self;
+                let now_ms = sink.now_ms;
+                sink.server.answer(PullId(conn - 1000), answer, &mut sink.host, now_ms);
+            }
+        }
+        said
     }
 
     fn is_level(&mut self) {
@@ -131,6 +141,32 @@ fn records_are_fetched_as_long_as_the_source_has_them() {
     // Level already: nothing to do.
     pair.catch_up(&[COMPLETE]);
     assert_eq!(caught_up(&pair.run(quiet)), 40);
+}
+
+#[test]
+fn an_engine_hears_its_credits_as_of_the_end_of_a_pull() {
+    let mut pair = Pair::new();
+    pair.write((0..40).map(|i| write(i * 3, 1, i as u8 + 1)).collect());
+    // What was said with the promise is as of a record before the pull: to the engine, all
+    // that the pull brought comes off it, and if that is more, it never sends a record again.
+    pair.catch_up(&[COMPLETE]);
+    let mut said = Vec::new();
+    loop {
+        let out = pair.sink.outputs();
+        if out.is_empty() {
+            break;
+        }
+        said.extend(pair.carry(out, &mut quiet));
+    }
+    let [.., Output::Send(_, level), Output::Send(_, credits)] = said.as_slice() else {
+        panic!("{said:?}")
+    };
+    assert!(matches!(level, FromReplica::CaughtUp(_, Ok(last)) if last.get() == 40), "{level:?}");
+    let all = pair.sink.host.credits_of(VOLUME).wal_bytes;
+    assert!(
+        matches!(credits, FromReplica::Credits { as_of, wal_bytes, .. } if as_of.get() == 40 && *wal_bytes == all),
+        "{credits:?}"
+    );
 }
 
 #[test]
