@@ -365,6 +365,31 @@ fn a_resize_counts_from_its_record_on() {
     assert_eq!(writer.read(&mut rig, 8000, 1), [4]);
 }
 
+/// As one that is created late must: any size that it were given could be one that the
+/// log comes to later, or has passed.
+#[test]
+fn a_replica_of_no_size_learns_it_from_the_log() {
+    let mut rig = Rig::new(1);
+    rig.create(VOLUME, 0);
+    let mut writer = Writer::attach(&mut rig, VOLUME, 1);
+    writer.append(&mut rig, vec![RecordOp::EpochStart, RecordOp::Resize { blocks: 64 }]);
+    writer.write(&mut rig, 60, 4, 7);
+    writer.commit_all(&mut rig);
+    writer.append(&mut rig, vec![RecordOp::Resize { blocks: 128 }]);
+    writer.write(&mut rig, 127, 1, 9);
+    writer.commit_all(&mut rig);
+    rig.crash();
+    let mut writer = Writer::attach(&mut rig, VOLUME, 2);
+    writer.append(&mut rig, vec![RecordOp::EpochStart]);
+    writer.commit_all(&mut rig);
+    rig.drain();
+    rig.crash();
+    assert_eq!(rig.host.volumes()[0].blocks, 128);
+    let writer = Writer::attach(&mut rig, VOLUME, 3);
+    assert_eq!(writer.read(&mut rig, 60, 1), [7]);
+    assert_eq!(writer.read(&mut rig, 127, 1), [9]);
+}
+
 #[test]
 fn a_flipped_bit_is_never_served() {
     let (mut rig, mut writer) = start();
