@@ -203,7 +203,9 @@ impl World {
                     if filled && report.applied_lsn > held.durable.lsn {
                         held.durable = end_of(&report, report.applied_lsn);
                     }
-                    if !filled && held.truncate.is_some() && last.lsn <= held.durable.lsn {
+                    // The event does not say whose it is: others may wait for theirs.
+                    let is_cut = held.truncate.is_some_and(|(_, to)| last.lsn <= to);
+                    if !filled && is_cut && last.lsn <= held.durable.lsn {
                         held.durable = last;
                         held.truncate = None;
                     }
