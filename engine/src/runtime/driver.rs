@@ -186,10 +186,13 @@ impl Inner {
     /// or take nothing are cut off.
     pub(super) fn tick(&self) {
         let now_ms = self.clock.now_ms();
-        for slot in self.disks.borrow_mut().iter_mut() {
+        let (mut disks, mut server) = (self.disks.borrow_mut(), self.server.borrow_mut());
+        server.tick(now_ms);
+        for slot in disks.iter_mut() {
             slot.host.tick(now_ms);
+            server.review(&mut slot.host, now_ms);
         }
-        self.server.borrow_mut().tick(now_ms);
+        drop((disks, server));
         self.inbound.check(now_ms);
         for volume in self.volumes.borrow().by_number.values() {
             volume.remotes().for_each(|remote| remote.check(self, now_ms));

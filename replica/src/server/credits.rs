@@ -6,8 +6,10 @@
 //! says when it has to, and refuses what is too much; so its bytes are only divided among
 //! those that write.
 //!
-//! Credits are said after a promise, with an acknowledgement when what is left has become a poor
-//! picture of what there is, and when the host says that there is more.
+//! Credits are said after a promise and after a pull, with an acknowledgement when what is left
+//! has become a poor picture of what there is, and when the host says that there is more. An
+//! engine that may lack room for its next record sends nothing that would be acknowledged, so
+//! streams that have so little left are also looked at as time passes.
 
 use super::{Conn, ConnId, Server};
 use crate::host::{Credits, Host};
@@ -94,6 +96,21 @@ impl Server {
 
     /// Tells a stream its credits if they are worth a message; `always`: also if not.
     pub(super) fn say_credits(&mut self, conn: ConnId, host: &Host, now_ms: u64, always: bool) {
+        self.say_if(conn, host, now_ms, |line, now| always || line.is_outdated(now, now_ms));
+    }
+
+    /// Tells a stream if there is more room in the log than it knows, however little.
+    pub(super) fn say_more(&mut self, conn: ConnId, host: &Host, now_ms: u64) {
+        self.say_if(conn, host, now_ms, |line, now| now.wal_bytes > line.left.wal_bytes);
+    }
+
+    fn say_if(
+        &mut self,
+        conn: ConnId,
+        host: &Host,
+        now_ms: u64,
+        is_worth_it: impl FnOnce(&Line, Credits) -> bool,
+    ) {
         let Some(Conn::Stream(stream)) = self.conns.get_mut(&conn) else { return };
         let Some(lending) = self.disks.get_mut(&stream.disk) else { return };
         let line = &mut stream.line;
@@ -107,7 +124,7 @@ impl Server {
         let slots = fair.max(line.left.slots.min(free));
         let wal_bytes = (all.wal_bytes / writers).max(all.wal_bytes.min(LARGEST_BYTES));
         let now = Credits { slots, wal_bytes };
-        if !always && !line.is_outdated(now, now_ms) {
+        if !is_worth_it(line, now) {
             return;
         }
         lending.slots = lending.slots - line.left.slots + slots;
@@ -123,6 +140,11 @@ impl Line {
     /// not say it again.
     pub(super) fn hurry(&mut self) {
         self.said_ms = self.said_ms.map(|_| 0);
+    }
+
+    /// There may be records that are too large for what is left.
+    pub(super) fn is_short(&self) -> bool {
+        self.left.wal_bytes < LARGEST_BYTES
     }
 
     /// Whether `now` is so different from what is left that it should be said.

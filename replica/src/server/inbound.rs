@@ -165,19 +165,35 @@ impl Server {
 
     /// There is more room on a disk that was short of it.
     pub(super) fn credits_grew(&mut self, host: &mut Host, now_ms: u64) {
-        let disk = host.disk_id();
-        let owners = self.owners.iter().filter(|((on, _), _)| *on == disk);
-        let mut conns: Vec<ConnId> = owners.map(|(_, conn)| *conn).collect();
-        conns.sort_unstable();
-        for conn in conns {
-            if let Some(Conn::Stream(stream)) = self.conns.get_mut(&conn)
-                && stream.is(Phase::Promised)
-            {
+        for conn in self.promised_on(host, |_| true) {
+            if let Some(stream) = self.stream(conn) {
                 stream.line.hurry();
                 self.say_credits(conn, host, now_ms, false);
             }
         }
         self.offer_pulls(host, now_ms);
+    }
+
+    /// Time passed, and with it what others took of a disk's room: tells those of it that may
+    /// wait for some. Called with [`Self::tick`], for each host.
+    pub fn review(&mut self, host: &mut Host, now_ms: u64) {
+        for conn in self.promised_on(host, |stream| stream.line.is_short()) {
+            self.say_more(conn, host, now_ms);
+        }
+        self.offer_pulls(host, now_ms);
+    }
+
+    /// The streams of a disk on which records may come, and which fit.
+    fn promised_on(&self, host: &Host, fits: impl Fn(&Stream) -> bool) -> Vec<ConnId> {
+        let disk = host.disk_id();
+        let of_disk = self.owners.iter().filter(|((on, _), _)| *on == disk);
+        let fits = |conn: &ConnId| match self.conns.get(conn) {
+            Some(Conn::Stream(stream)) => stream.is(Phase::Promised) && fits(stream),
+            _ => false,
+        };
+        let mut conns: Vec<ConnId> = of_disk.map(|(_, conn)| *conn).filter(fits).collect();
+        conns.sort_unstable();
+        conns
     }
 
     /// A disk has failed: nothing is promised, logged or fetched on it any more.

@@ -1,6 +1,6 @@
 //! What engines elsewhere are lent.
 
-use super::rig::{A, B, Rig, VOLUME, fence, replica, write};
+use super::rig::{A, B, Engine, Rig, VOLUME, fence, replica, write};
 use crate::server::credits::{CREDITS_EVERY_MS, SLOTS_LENT_MAX};
 use crate::server::{ConnId, Output};
 use holdfast_types::{Lsn, VolumeId};
@@ -115,4 +115,53 @@ fn an_engine_that_minds_its_credits_is_never_refused_and_never_stuck() {
     }
     assert!(rounds > 5, "the log was never full");
     assert_eq!(rig.host.volume_report(VOLUME).unwrap().last_lsn, Lsn::new(200));
+}
+
+#[test]
+fn what_others_wrote_does_not_keep_an_engine_waiting_when_they_stop() {
+    let mut rig = Rig::sized(2048, 16);
+    let volumes: Vec<_> = (2..10).map(VolumeId::from_u128).collect();
+    volumes.iter().for_each(|volume| rig.create(*volume));
+    let mut engine = rig.attach(1, 5, A);
+    let mut others = Vec::new();
+    for (conn, volume) in (2..).zip(volumes) {
+        rig.server.open_stream(ConnId(conn), volume, replica(volume), B, &rig.host).unwrap();
+        rig.send(conn, ToReplica::Fence(Fence { volume, ..fence(5, B) }, StreamSession(1)));
+        others.push((volume, Engine { conn, epoch: 5, session: 1, last: 0, last_epoch: 0 }));
+    }
+    rig.send(1, ToReplica::Fence(fence(5, A), StreamSession(2)));
+    engine.session = 2;
+    let told = said(&mut rig).pop().unwrap().3;
+    // It uses up what it was told as the only one that writes; then the others begin to.
+    let (mut left, each) = (told, 60 * holdfast_types::BLOCK_BYTES as u64);
+    while left >= each {
+        let append = engine.append(vec![write(left / each % 50 * 64 + 1, 60, 1)]);
+        rig.send(1, ToReplica::Append(Append { commit_lsn: Lsn::ZERO, ..append }));
+        left -= each;
+    }
+    for (volume, other) in &mut others {
+        let append = Append { volume: *volume, ..other.append(vec![write(0, 1, 1)]) };
+        rig.send(other.conn, ToReplica::Append(append));
+    }
+    // All is committed and applied. Its part is too small beside what it was told to be said.
+    rig.send(1, ToReplica::Commit(Lsn::new(engine.last)));
+    for (volume, other) in &others {
+        rig.host.advance_commit(*volume, Lsn::new(other.last));
+    }
+    rig.host.drain();
+    let heard = said(&mut rig);
+    assert!(heard.iter().all(|(conn, ..)| *conn != 1), "{heard:?}");
+    // And then nothing happens any more.
+    rig.now_ms += 100;
+    rig.server.tick(rig.now_ms);
+    rig.server.review(&mut rig.host, rig.now_ms);
+    let heard = said(&mut rig);
+    let helps = |(conn, as_of, _, wal_bytes): &(u64, u64, u64, u64)| {
+        *conn == 1 && *as_of == engine.last && *wal_bytes >= each
+    };
+    assert!(heard.iter().any(helps), "{heard:?}");
+    rig.now_ms += 100;
+    rig.server.review(&mut rig.host, rig.now_ms);
+    let heard = said(&mut rig);
+    assert!(heard.iter().all(|(conn, ..)| *conn != 1), "it knows: {heard:?}");
 }

@@ -60,17 +60,23 @@ pub(crate) struct Rig {
 impl Rig {
     /// With one blank replica.
     pub(crate) fn new() -> Self {
-        let mut disk = MemDisk::new(64 * MIB);
-        let format = FormatOptions { segment_bytes: MIB as u32, segments: 8, capacity_bytes: None };
+        Self::sized(64, 2)
+    }
+
+    /// With one blank replica on a disk of this size, of which so much may be unapplied.
+    pub(crate) fn sized(disk_mib: u64, unapplied_mib: u64) -> Self {
+        let mut disk = MemDisk::new(disk_mib * MIB);
+        let segments = 4 * unapplied_mib as u32;
+        let format = FormatOptions { segment_bytes: MIB as u32, segments, capacity_bytes: None };
         Host::format(&mut disk, &format).unwrap();
-        let mut rig = Self::open(disk, 10_000);
+        let mut rig = Self::open(disk, 10_000, unapplied_mib);
         rig.create(VOLUME);
         rig
     }
 
-    fn open(mut disk: MemDisk, now_ms: u64) -> Self {
+    fn open(mut disk: MemDisk, now_ms: u64, unapplied_mib: u64) -> Self {
         let options = HostOptions {
-            unapplied_bytes_max: 4 * MIB,
+            unapplied_bytes_max: unapplied_mib * MIB,
             payload_cache_bytes: MIB,
             map_cache_bytes: MIB,
         };
@@ -83,7 +89,7 @@ impl Rig {
 
     /// The process dies and starts again.
     pub(crate) fn restart(self) -> Self {
-        Self::open(self.disk, self.now_ms)
+        Self::open(self.disk, self.now_ms, 2)
     }
 
     pub(crate) fn create(&mut self, volume: VolumeId) {

@@ -90,6 +90,7 @@ impl World {
             process.tick_at_ns = now_ns + TICK_NS;
             process.host.tick(now_ms);
             process.server.tick(now_ms);
+            process.server.review(&mut process.host, now_ms);
             self.tick(node, process)?;
         }
         for _ in 0..ROUNDS_MAX {
