@@ -75,6 +75,7 @@ async fn ask_once(member: &Member, wanted: &Wanted) -> Option<SetAnswer> {
             // Which set is in force instead: as of now, not as of what this node has heard.
             member.meta.read_barrier(crate::member::PROPOSE_MAX).await.ok()?;
             match member.volume(wanted.volume) {
+                Some(volume) if is_open(&volume, wanted) => close(member, wanted, &volume).await,
                 Some(volume) => Some(in_force(&volume, wanted)),
                 None => Some(SetAnswer::Fenced { epoch: wanted.epoch.next() }),
             }
@@ -83,6 +84,29 @@ async fn ask_once(member: &Member, wanted: &Wanted) -> Option<SetAnswer> {
             tracing::debug!(volume = %wanted.volume, %error, "replica set: no answer yet");
             None
         }
+    }
+}
+
+/// Whether the question, asked again, could still be answered otherwise.
+fn is_open(volume: &Volume, wanted: &Wanted) -> bool {
+    volume.epoch == wanted.epoch && volume.set.generation == wanted.generation
+}
+
+/// Makes a refusal final. An earlier copy of the question, which timed out, may still be on
+/// its way, and what it was refused for (a replica that is not said to be ready) may
+/// change before it arrives: then the set would be another one than its engine counts with.
+/// The same set under the next generation leaves no room for that.
+async fn close(member: &Member, wanted: &Wanted, volume: &Volume) -> Option<SetAnswer> {
+    let command = Command::ChangeSet {
+        volume: wanted.volume,
+        epoch: wanted.epoch,
+        generation: wanted.generation,
+        members: volume.set.members.iter().map(|member| member.replica).collect(),
+    };
+    match member.propose(command).await {
+        Ok(Outcome::Volume(volume)) => Some(in_force(&volume, wanted)),
+        // Whatever it is, asking from the start finds it.
+        Ok(_) | Err(_) => None,
     }
 }
 

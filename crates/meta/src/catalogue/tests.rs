@@ -154,6 +154,29 @@ fn a_set_changes_by_one_member_under_the_epoch_in_force() {
     assert_eq!((back.members.len(), back.learners.len()), (3, 0));
 }
 
+/// A question that was refused may have an earlier copy on its way, and arrive when it
+/// would be granted; who was told no counts on it.
+#[test]
+fn a_refused_change_is_closed_by_the_same_set_under_the_next_generation() {
+    let mut catalogue = sample();
+    let unready = Member { ready: false, ..member(3) };
+    let demo = catalogue.volumes.get_mut(&VOLUME).unwrap();
+    (demo.set.members, demo.set.learners) = (vec![member(1)], vec![unready]);
+    demo.epoch = Epoch::new(1);
+    let grow = change(1, 1, &[1, 3]);
+    assert!(matches!(reject(&mut catalogue, &grow), Rejected::Members(_)));
+    let same = volume(catalogue.apply(&change(1, 1, &[1]))).set;
+    assert_eq!((same.generation, &same.members[..]), (Generation::new(2), &[member(1)][..]));
+    assert_eq!(same.learners, [unready]);
+    let again = volume(catalogue.apply(&change(1, 1, &[1]))).set;
+    assert_eq!(again, same);
+    catalogue.apply(&Command::ReplicaReady { volume: VOLUME, replica: replica(3) }).unwrap();
+    let moved =
+        Rejected::GenerationMoved { held: Generation::new(2), expected: Generation::new(1) };
+    assert_eq!(reject(&mut catalogue, &grow), moved);
+    assert_eq!(volume(catalogue.apply(&change(1, 2, &[1, 3]))).set.members.len(), 2);
+}
+
 #[test]
 fn a_set_keeps_its_least_members_and_takes_only_those_that_exist() {
     let mut catalogue = sample();
