@@ -1,11 +1,16 @@
 //! Brings this node to where the catalogue wants it: peers, replicas, attachments. One
 //! loop, woken by every change of the catalogue or of the shard, and once in a while.
 
-use crate::{NodeError, attachments::Keeper, member::Member, register::register};
+use crate::{
+    NodeError,
+    attachments::Keeper,
+    member::{Member, PROPOSE_MAX},
+    register::register,
+};
 use holdfast_engine::runtime::ShardStatus;
 use holdfast_meta::{Catalogue, Command, Phase, ProposeError, Volume};
 use holdfast_replica::NewVolume;
-use holdfast_types::{BLOCK_BYTES, NodeId, ReplicaId};
+use holdfast_types::{NodeId, ReplicaId};
 use std::{collections::BTreeSet, time::Duration};
 use tokio::sync::watch;
 
@@ -103,11 +108,18 @@ impl Reconciler {
             }
             Phase::Active if disk.failure.is_some() => true,
             Phase::Active => {
-                // The replica is durable before the catalogue hears of it (I8).
-                if !here && let Err(error) = self.create(volume, copy).await {
-                    tracing::warn!(volume = %volume.id, name = %volume.name, error, "cannot create a replica");
-                    return true;
+                if !here {
+                    match self.awaits(volume, copy).await {
+                        Some(true) => {}
+                        Some(false) => return true,
+                        None => return false,
+                    }
+                    if let Err(error) = self.create(volume, copy).await {
+                        tracing::warn!(volume = %volume.id, name = %volume.name, error, "cannot create a replica");
+                        return true;
+                    }
                 }
+                // The replica is durable before the catalogue hears of it (I8).
                 self.tell(Command::ReplicaReady { volume: volume_id, replica }).await
             }
             Phase::Deleting => {
@@ -120,12 +132,23 @@ impl Reconciler {
         }
     }
 
+    /// Whether the replica is still to be created, as of now: what this node has of the
+    /// catalogue may be old, above all after a start, and to create one again that was ready
+    /// would have a blank log vote in its place. `None` while the group does not say.
+    async fn awaits(&self, volume: &Volume, copy: &holdfast_meta::Member) -> Option<bool> {
+        self.member.meta.read_barrier(PROPOSE_MAX).await.ok()?;
+        let now = self.member.volume(volume.id).filter(|now| now.phase == Phase::Active);
+        Some(now.is_some_and(|now| now.set.all().any(|held| held == copy)))
+    }
+
     async fn create(&self, volume: &Volume, copy: &holdfast_meta::Member) -> Result<(), String> {
         let new = NewVolume {
             volume: volume.id,
             replica: copy.replica,
             history: volume.history,
-            blocks: volume.size_bytes / BLOCK_BYTES as u64,
+            // The log says it, from its first epoch on. That of the catalogue may be one that
+            // the log has not come to, or another than those that were created before.
+            blocks: 0,
         };
         let created = self.member.shard.create_replica(copy.disk, new).await;
         created.map_err(|error| error.to_string())?;

@@ -2,7 +2,9 @@
 //! and one of them may be away.
 
 use crate::common::{Running, cluster, eventually};
-use holdfast_api::types::{AttachVolume, CreateVolume, NodeRole, Verdict, VolumeStatus};
+use holdfast_api::types::{
+    AttachVolume, CreateVolume, NodeRole, ResizeVolume, Verdict, VolumeStatus,
+};
 
 async fn formed(nodes: &mut [Running]) {
     for node in nodes.iter_mut() {
@@ -105,6 +107,56 @@ async fn a_volume_on_three_nodes() {
     assert_eq!(served.attached.unwrap().node, "node2");
     let mut again = nodes[0].nbd("demo").await;
     assert_eq!(again.read(1 << 20, 4096).await.unwrap(), [9; 4096]);
+    for node in nodes {
+        node.stop().await;
+    }
+}
+
+/// Whatever the size is by then, the log that the late replica takes over begins with another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_is_created_after_its_volume_has_grown_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut nodes: Vec<Running> = cluster(dir.path(), 3).into_iter().map(Running::start).collect();
+    formed(&mut nodes).await;
+    let away = nodes.pop().unwrap().stop().await;
+    let here = nodes[0].client.clone();
+    for name in ["demo", "idle"] {
+        let create = CreateVolume {
+            name: name.to_owned(),
+            size_bytes: 4 << 20,
+            logical_block_bytes: None,
+            replicas: Some(3),
+            min_replicas: None,
+        };
+        here.create_volume(&create).await.unwrap();
+    }
+    // One grows in its log, one in the catalogue alone.
+    here.attach_volume("demo", &on("node1")).await.unwrap();
+    for mib in [8, 12] {
+        here.resize_volume("demo", &ResizeVolume { size_bytes: mib << 20 }).await.unwrap();
+        here.resize_volume("idle", &ResizeVolume { size_bytes: mib << 20 }).await.unwrap();
+        eventually("room at its new end", async || {
+            let mut nbd = nodes[0].nbd("demo").await;
+            let said = nbd.write((mib << 20) - 4096, &[mib as u8; 4096]).await.ok()?;
+            (said == 0).then_some(())
+        })
+        .await;
+    }
+    nodes.push(Running::start(away));
+    nodes[2].ready().await;
+    let level = whole(&nodes[0]).await;
+    assert_eq!(level.size_bytes, 12 << 20);
+    let report = here.verify_volume("demo").await.unwrap();
+    assert_eq!((report.verdict, report.blocks_compared), (Verdict::Identical, 2), "{report:?}");
+
+    eventually("three replicas of the idle one", async || {
+        let volume = here.volume("idle").await.ok()?;
+        volume.replicas.iter().all(|replica| replica.ready).then_some(())
+    })
+    .await;
+    here.attach_volume("idle", &on("node1")).await.unwrap();
+    let mut nbd = nodes[0].nbd("idle").await;
+    assert_eq!(nbd.write((12 << 20) - 4096, &[5; 4096]).await.unwrap(), 0);
     for node in nodes {
         node.stop().await;
     }
