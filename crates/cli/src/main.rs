@@ -36,9 +36,9 @@ use tracing_subscriber::EnvFilter;
 const CONTROL_THREADS: usize = 1;
 
 /// What goes to the log unless HOLDFAST_LOG says otherwise. Elections are openraft's daily
-/// work, and so is being asked to begin what has begun; what comes of them is in
-/// `holdfast status`.
-const LOG_DEFAULT: &str = "info,openraft=error,openraft::engine=off";
+/// work, and a member that is down is an error to it five times a second; who is there is in
+/// `holdfast status`, and `holdfast_meta` says when the group itself has stopped.
+const LOG_DEFAULT: &str = "info,openraft=off";
 
 fn main() -> ExitCode {
     let (cli, matches) = match config_file::parse(std::env::args_os()) {

@@ -50,7 +50,7 @@ const LOG: &str = "
 ## The log
 
 `HOLDFAST_LOG` filters what goes to standard error: `error`, `warn`, `info`, `debug`, or by module, such as
-`info,holdfast_engine=debug`; the default is `info`, and little of what openraft says.
+`info,holdfast_engine=debug`; the default is `info`, and nothing of what openraft says.
 ";
 
 /// The page.

@@ -199,7 +199,9 @@ pub enum Rejected {
         node: NodeId,
     },
     /// What is to be removed holds replicas.
-    #[error("it holds replicas of {0}; move or delete them first")]
+    #[error(
+        "it holds replicas of {0}; delete these volumes first, or, when it is gone for good, wait until they are served without it (holdfast volume show)"
+    )]
     HoldsReplicas(String),
     /// The node serves a volume.
     #[error("volume {0} is attached there; attach it elsewhere or detach it first")]

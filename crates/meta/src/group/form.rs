@@ -67,7 +67,7 @@ impl Inner {
         let started = Instant::now();
         let mut attempts = 0_u32;
         while self.shared.cluster.borrow().is_none() {
-            let found = self.discover(seeds).await;
+            let (found, silent) = self.discover(seeds).await;
             let is_seed = seeds.contains(&self.shared.config.advertise)
                 || found.iter().any(|found| found.node == self.me());
             for found in found {
@@ -76,14 +76,21 @@ impl Inner {
             if self.shared.cluster.borrow().is_some() {
                 break;
             }
-            if is_seed && self.is_free_to_propose().await {
-                let all = started.elapsed() < GATHER;
-                if let Err(cause) = self.try_to_found(seeds, all).await? {
-                    if attempts.is_multiple_of(LOG_EVERY) {
-                        tracing::info!(cause, ?seeds, "no cluster yet; trying on");
-                    }
-                    attempts += 1;
+            let all = started.elapsed() < GATHER;
+            let cause = if !is_seed {
+                let none = silent.is_empty().then(|| "the seeds have none either".to_owned());
+                Some(none.unwrap_or_else(|| silent.join("; ")))
+            } else if self.is_free_to_propose().await {
+                self.try_to_found(seeds, all).await?.err()
+            } else {
+                None
+            };
+            // Nodes that are started together find each other before that is news.
+            if let Some(cause) = cause.filter(|_| !all) {
+                if attempts.is_multiple_of(LOG_EVERY) {
+                    tracing::info!(cause, ?seeds, "no cluster yet; trying on");
                 }
+                attempts += 1;
             }
             if self.pause(PAUSE_MS).await {
                 return Err(MetaError::Stopped("it was shut down".to_owned()));
@@ -100,33 +107,37 @@ impl Inner {
         heard.is_none_or(|heard| heard.elapsed() > courtesy)
     }
 
-    /// What the seeds that answer know.
-    async fn discover(&self, seeds: &[String]) -> Vec<Discovery> {
-        let answers = self.ask_all(seeds, |_| Request::Discover).await;
+    /// What the seeds that answer know, and why others do not.
+    async fn discover(&self, seeds: &[String]) -> (Vec<Discovery>, Vec<String>) {
+        let (answers, silent) = self.ask_all(seeds, |_| Request::Discover).await;
         let discovery = |answer| match answer {
             Answer::Discovered(found) => Some(found),
             _ => None,
         };
-        answers.into_iter().filter_map(discovery).collect()
+        (answers.into_iter().filter_map(discovery).collect(), silent)
     }
 
-    /// Asks every seed but this node itself; those that do not answer are left out.
-    async fn ask_all(&self, seeds: &[String], request: impl Fn(usize) -> Request) -> Vec<Answer> {
+    /// Asks every seed but this node itself; says why those that do not answer do not.
+    async fn ask_all(
+        &self,
+        seeds: &[String],
+        request: impl Fn(usize) -> Request,
+    ) -> (Vec<Answer>, Vec<String>) {
         let mut asked = JoinSet::new();
         let others = seeds.iter().filter(|seed| **seed != self.shared.config.advertise);
         for (i, seed) in others.enumerate() {
             let (shared, seed, request) = (self.shared.clone(), seed.clone(), request(i));
             asked.spawn(async move { shared.ask(None, &seed, request, ASK).await });
         }
-        let mut answers = Vec::new();
+        let (mut answers, mut silent) = (Vec::new(), Vec::new());
         while let Some(answer) = asked.join_next().await {
             match answer {
                 Ok(Ok(answer)) => answers.push(answer),
-                Ok(Err(error)) => tracing::debug!(%error, "a seed does not answer"),
+                Ok(Err(error)) => silent.push(error.to_string()),
                 Err(error) => tracing::debug!(%error, "asking a seed ended"),
             }
         }
-        answers
+        (answers, silent)
     }
 
     /// Takes part in the cluster that another node knows, if it knows one.
@@ -173,7 +184,7 @@ impl Inner {
         // ballot is ever used for two proposals.
         let own = self.vote_on_founding(me, seeds, |acceptor| self.promise(acceptor, ballot)).await;
         let prepare = |_| Request::Prepare { seeds: seeds.to_vec(), ballot };
-        let mut answers = self.ask_all(seeds, prepare).await;
+        let (mut answers, silent) = self.ask_all(seeds, prepare).await;
         answers.push(own);
         let mut promises = Promises::default();
         for answer in answers {
@@ -191,8 +202,9 @@ impl Inner {
         let count = promises.count();
         let wanted = if all { seeds.len() } else { majority };
         if count < wanted {
+            let silent = silent.join("; ");
             return Ok(Err(format!(
-                "{count} of {} seeds agree, {majority} are needed",
+                "{count} of {} seeds agree, {majority} are needed: {silent}",
                 seeds.len()
             )));
         }
@@ -208,7 +220,7 @@ impl Inner {
             let founding = founding.clone();
             Request::Accept { seeds: seeds.to_vec(), ballot, founding }
         };
-        let mut answers = self.ask_all(seeds, accept).await;
+        let (mut answers, _) = self.ask_all(seeds, accept).await;
         answers.push(own);
         let accepted: BTreeSet<_> = answers
             .into_iter()

@@ -8,6 +8,7 @@ use crate::raft::forms::{EntryForm, LogIdForm};
 use crate::raft::{Entry, LogId, Proposal, RaftId, Types};
 use crate::store::key;
 use holdfast_types::NodeId;
+use openraft::error::{CheckIsLeaderError, RaftError};
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest};
 use openraft::{BasicNode, ChangeMembers, Snapshot, SnapshotMeta};
 use std::{collections::BTreeMap, io::Cursor, time::Duration};
@@ -151,6 +152,9 @@ impl Inner {
         }
         match tokio::time::timeout(within, self.raft.get_read_log_id()).await {
             Ok(Ok((point, _))) => Answer::ReadPoint { index: point.map_or(0, |point| point.index) },
+            Ok(Err(RaftError::APIError(CheckIsLeaderError::QuorumNotEnough(_)))) => {
+                Answer::Unsure("too few of the voters answer".to_owned())
+            }
             Ok(Err(error)) => Answer::Unsure(error.to_string()),
             Err(_) => Answer::Unsure("no quorum of voters answered in time".to_owned()),
         }

@@ -181,8 +181,19 @@ impl Inner {
         let mut metrics = self.raft.metrics();
         let mut cluster = self.shared.cluster.subscribe();
         let mut removed = self.shared.removed.subscribe();
+        let mut failed = *removed.borrow();
         loop {
             let status = self.read_status();
+            // Who was removed has said so.
+            if let Some(cause) = status.failed.as_ref().filter(|_| !failed && !*removed.borrow()) {
+                failed = true;
+                if !*self.stop.borrow() {
+                    tracing::error!(
+                        cause,
+                        "the metadata group has stopped on this node; what it serves goes on, and changes wait until it is started again"
+                    );
+                }
+            }
             self.status.send_if_modified(|held| {
                 let changed = *held != status;
                 *held = status;
