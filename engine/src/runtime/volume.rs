@@ -313,9 +313,13 @@ impl Volume {
         self.core.borrow().state() == StateName::Serving
     }
 
-    /// Nothing reaches the core any more; the sessions end.
+    /// Nothing reaches the core any more; the sessions end, and so do the streams, which an
+    /// engine that never served may still try to open.
     pub(super) fn retire(&self) {
         self.detached.set(true);
+        if self.stopped.borrow().is_none() {
+            self.set_stopped(StopReason::Detached);
+        }
         self.close_sessions();
         self.inbox.borrow_mut().clear();
     }

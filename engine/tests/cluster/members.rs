@@ -1,7 +1,7 @@
 //! Members that go and come back while writes go on.
 
 use super::{client::Client, rig::*, writes::work};
-use holdfast_engine::runtime::MemberState;
+use holdfast_engine::runtime::{AttachError, MemberState};
 use std::time::{Duration, Instant};
 
 /// A short absence: the engine still has what was missed, if it was nothing.
@@ -100,4 +100,26 @@ async fn a_stream_that_stalls_is_cut_and_writes_go_on() {
     cluster.gates[2].hold_streams(false);
     cluster.until_level(0).await;
     cluster.assert_identical().await;
+}
+
+/// A quorum is away for longer than an attach waits. What it began is over then, and does not
+/// come back with the others: an engine is tried again and again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_attach_that_is_given_up_leaves_nothing_behind() {
+    let mut cluster = Cluster::start(3, 60_000).await;
+    for n in [1, 2] {
+        cluster.crash(n).await;
+    }
+    let attach = cluster.grant(0);
+    assert!(matches!(cluster.shard(0).attach(attach).await, Err(AttachError::TimedOut(VOLUME))));
+    for n in [1, 2] {
+        cluster.up(n).await;
+    }
+    // Longer than anyone leaves a peer alone.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    for n in [1, 2] {
+        let streams = cluster.shard(n).status().await.unwrap().streams;
+        assert!(streams.is_empty(), "node {n} has {streams:?}");
+    }
+    cluster.attach(0).await.unwrap();
 }
