@@ -53,7 +53,7 @@ pub struct NewVolume {
     pub replica: ReplicaId,
     /// The volume's history.
     pub history: HistoryId,
-    /// Size in blocks.
+    /// Size in blocks, until a record of the log says another; 0 where the log is to say it.
     pub blocks: u64,
 }
 
