@@ -82,6 +82,46 @@ impl Inventory {
 pub(crate) struct Prepared {
     config: DiskConfig,
     lock: Option<DirLock>,
+    /// It was formatted before; blank, it is not the one that is meant.
+    known: bool,
+}
+
+/// A disk that was added in an earlier life of this node. One that is away keeps no other
+/// from being opened, and what stands in its place is not formatted.
+pub(crate) fn prepare_known(config: DiskConfig) -> Option<Prepared> {
+    let path = config.path.clone();
+    let there = match path.exists() {
+        true => prepare(config).map_err(|error| error.to_string()),
+        false => Err("there is nothing".to_owned()),
+    };
+    match there {
+        Ok(prepared) => Some(Prepared { known: true, ..prepared }),
+        Err(error) => {
+            tracing::error!(path = %path.display(), error, "a disk that was added cannot be used");
+            None
+        }
+    }
+}
+
+/// Lays a blank disk out. Takes seconds: a shard that did it would serve nothing meanwhile.
+/// Leaves one that is laid out as it is. Blocks.
+pub(crate) fn lay_out(prepared: &Prepared, store: &StoreConfig) -> Result<(), NodeError> {
+    let path = &prepared.config.path;
+    let open_failed = |source| NodeError::DiskOpen { path: path.clone(), source };
+    let mut disk = holdfast_io::open_disk(path, store.backend, &[]).map_err(open_failed)?;
+    let format = format_options(&prepared.config, store);
+    match Host::format(&mut *disk, &format) {
+        Ok(_) | Err(HostError::AlreadyFormatted) => Ok(()),
+        Err(source) => Err(NodeError::Disk { path: path.clone(), source }),
+    }
+}
+
+fn format_options(config: &DiskConfig, store: &StoreConfig) -> FormatOptions {
+    FormatOptions {
+        segment_bytes: store.segment_bytes,
+        segments: store.segments,
+        capacity_bytes: config.capacity_bytes,
+    }
 }
 
 /// Makes the disk's directory if it is to be one and is not there, and locks it.
@@ -96,7 +136,7 @@ pub(crate) fn prepare(config: DiskConfig) -> Result<Prepared, NodeError> {
         crashsafe::create_dir(&path).map_err(cannot)?;
     }
     if !path.is_dir() {
-        return Ok(Prepared { config, lock: None });
+        return Ok(Prepared { config, lock: None, known: false });
     }
     // Whose it is comes before the lock: a foreign directory gets no lock file.
     for entry in std::fs::read_dir(&path).map_err(cannot)? {
@@ -106,7 +146,7 @@ pub(crate) fn prepare(config: DiskConfig) -> Result<Prepared, NodeError> {
         }
     }
     let lock = DirLock::acquire(&path).map_err(cannot)?;
-    Ok(Prepared { config, lock: Some(lock) })
+    Ok(Prepared { config, lock: Some(lock), known: false })
 }
 
 /// Whether a path can only mean a device: a directory made there would be in memory.
@@ -130,8 +170,8 @@ pub(crate) fn open(
     pool: &BufPool,
     inventory: &Inventory,
 ) -> Result<DiskParts, NodeError> {
-    let Prepared { config, lock } = prepared;
-    let path: PathBuf = config.path;
+    let Prepared { config, lock, known } = prepared;
+    let path: PathBuf = config.path.clone();
     let open_failed = |source| NodeError::DiskOpen { path: path.clone(), source };
     let began = Instant::now();
     let size_bytes = size_bytes(&path).map_err(open_failed)?;
@@ -151,13 +191,8 @@ pub(crate) fn open(
     };
     let unusable = |source| NodeError::Disk { path: path.clone(), source };
     let opened = match Host::open(&mut *disk, pool.clone(), options()) {
-        Err(HostError::NotFormatted) => {
-            let format = FormatOptions {
-                segment_bytes: store.segment_bytes,
-                segments: store.segments,
-                capacity_bytes: config.capacity_bytes,
-            };
-            Host::format(&mut *disk, &format).map_err(unusable)?;
+        Err(HostError::NotFormatted) if !known => {
+            Host::format(&mut *disk, &format_options(&config, store)).map_err(unusable)?;
             Host::open(&mut *disk, pool.clone(), options())
         }
         other => other,
@@ -189,8 +224,15 @@ pub(crate) fn open_all(
     inventory: &Inventory,
 ) -> Result<ShardParts, NodeError> {
     let pool = BufPool::new(ARENA_BYTES);
-    let disks = prepared.into_iter().map(|disk| open(disk, store, &pool, inventory));
-    let disks = disks.collect::<Result<Vec<_>, _>>()?;
+    let mut disks = Vec::new();
+    for disk in prepared {
+        let known = disk.known;
+        match open(disk, store, &pool, inventory) {
+            Ok(disk) => disks.push(disk),
+            Err(error) if known => tracing::error!(%error, "a disk that was added cannot be used"),
+            Err(error) => return Err(error),
+        }
+    }
     let ShardSettings { node, lease_ms, shrink_after_ms, proposals } = settings;
     Ok(ShardParts { pool, disks, node, lease_ms, shrink_after_ms, proposals })
 }

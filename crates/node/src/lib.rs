@@ -16,6 +16,7 @@
 //!  engine ─ SetProposal ─▶ proposals ─▶ metadata group ─▶ answer, once it is known
 //! ```
 
+mod added;
 mod attachments;
 mod config;
 mod data_dir;

@@ -2,6 +2,7 @@
 //! the shard and the other nodes.
 
 use crate::{
+    added::AddedDisks,
     attachments::Attachments,
     disks::Inventory,
     exports::ExportList,
@@ -34,6 +35,7 @@ pub(crate) struct Inner {
     pub(crate) exports: ExportList,
     pub(crate) attachments: Attachments,
     pub(crate) disks: Inventory,
+    pub(crate) added: AddedDisks,
 }
 
 impl std::ops::Deref for Member {

@@ -1,7 +1,8 @@
 //! Bring-up, service and take-down of a node.
 
 use crate::{
-    Config, DataDir, NodeError, Ready,
+    Config, DataDir, DiskConfig, NodeError, Ready,
+    added::{self, AddedDisks},
     attachments::Attachments,
     disks::{self, Inventory, ShardSettings},
     exports::ExportList,
@@ -105,7 +106,14 @@ impl Running {
         let advertised = listeners.advertised(config)?;
         listeners.warn();
         let prepared = config.disks().into_iter().map(disks::prepare);
-        let prepared = prepared.collect::<Result<Vec<_>, _>>()?;
+        let mut prepared = prepared.collect::<Result<Vec<_>, _>>()?;
+        let added = AddedDisks::load(data.join(added::FILE)).map_err(|source| {
+            NodeError::DirectoryAccess { path: config.data_dir.clone(), source }
+        })?;
+        // One that is given now is not opened twice.
+        let given = |disk: &DiskConfig| config.disks().iter().any(|other| other.path == disk.path);
+        let further = added.disks().into_iter().filter(|disk| !given(disk));
+        prepared.extend(further.filter_map(disks::prepare_known));
         data.renew_if_forgetful()?;
 
         let inventory = Inventory::default();
@@ -156,6 +164,7 @@ impl Running {
             exports: ExportList::default(),
             attachments: Attachments::default(),
             disks: inventory,
+            added,
         });
         let (stopping, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();

@@ -9,7 +9,7 @@ use holdfast_api::types::{AddDisk, ErrorBody, ErrorCode, JoinCluster};
 use holdfast_engine::runtime::DiskChangeError;
 use holdfast_meta::Command;
 use holdfast_types::DiskId;
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 use tokio::{sync::watch, time::timeout};
 
 /// Longest wait for a node to have joined.
@@ -70,20 +70,68 @@ pub(super) async fn add_disk(
     let failed = |error: NodeError| {
         ErrorBody::new(ErrorCode::Conflict, error.to_string(), "give another path, or an empty one")
     };
-    let prepared = disks::prepare(config).map_err(failed)?;
+    let path = config.path.clone();
+    if !path.is_absolute() {
+        let message = format!("{} is not an absolute path", path.display());
+        return Err(ErrorBody::new(ErrorCode::Invalid, message, "give one that begins with /"));
+    }
+    let (added, laid_out) = (member.added.clone(), store.clone());
+    let prepared = blocking(move || {
+        let prepared = disks::prepare(config.clone())?;
+        disks::lay_out(&prepared, &laid_out)?;
+        // From here on the next start opens it, whatever becomes of this one.
+        let remembered = added.add(&config);
+        let cannot = |source| NodeError::DiskOpen { path: config.path, source };
+        Ok((prepared, remembered.map_err(cannot)?))
+    });
+    let (prepared, is_new) = prepared.await.map_err(failed)?;
     let inventory = member.disks.clone();
     let build = move |pool: &holdfast_io::BufPool| disks::open(prepared, &store, pool, &inventory);
     let disk = match member.shard.add_disk(build).await {
         Ok(disk) => disk,
-        Err(DiskChangeError::Build(error)) => return Err(failed(error)),
-        Err(error) => return Err(ErrorBody::new(ErrorCode::Conflict, error.to_string(), "")),
+        Err(error) => {
+            if is_new {
+                forget(member, path).await;
+            }
+            return Err(match error {
+                DiskChangeError::Build(error) => failed(error),
+                error => ErrorBody::new(ErrorCode::Conflict, error.to_string(), ""),
+            });
+        }
     };
     tracing::info!(%disk, "disk added");
     // The reconciler finds it within a second.
     let mut catalogues = member.meta.catalogue();
     let known = catalogues.wait_for(|catalogue| catalogue.disk(disk).is_some());
     let _ = timeout(REGISTER_MAX, known).await;
+    if let Some(reason) = member.disks.unregistered(disk) {
+        // It stays open until then: what it holds may be somebody's.
+        forget(member, path).await;
+        let remedy = "the next start of this node leaves it alone";
+        return Err(ErrorBody::new(ErrorCode::Conflict, reason, remedy));
+    }
     Ok(disk)
+}
+
+/// Does `work` where it may block.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, NodeError> + Send + 'static,
+) -> Result<T, NodeError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| {
+        let source = std::io::Error::other(error);
+        Err(NodeError::System { what: "a part of the node failed", source })
+    })
+}
+
+/// Has the next start not open a disk that was added.
+async fn forget(member: &Member, path: PathBuf) {
+    let (added, disk) = (member.added.clone(), path.clone());
+    let forgotten = tokio::task::spawn_blocking(move || added.remove(&disk)).await;
+    let forgotten = forgotten.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+    if let Err(error) = forgotten {
+        tracing::warn!(path = %path.display(), %error, "the next start will open a disk that was taken out");
+    }
 }
 
 /// Takes an empty disk out of use.
@@ -122,6 +170,9 @@ pub(super) async fn remove_disk(member: &Member, text: &str) -> Result<(), Error
         let removed = member.shard.remove_disk(disk.id).await;
         removed.map_err(|error| ErrorBody::new(ErrorCode::Conflict, error.to_string(), ""))?;
         member.disks.remove(disk.id);
+    }
+    if here {
+        forget(member, disk.path.clone().into()).await;
     }
     let removed = member.propose(Command::RemoveDisk { disk: disk.id }).await;
     removed.map_err(|error| failure::refused(member, error))?;

@@ -165,6 +165,12 @@ async fn a_disk_comes_and_goes() {
     assert_eq!(node.client.disks().await.unwrap().len(), 2);
     let twice = refused(node.client.add_disk(&add).await);
     assert_eq!(twice.0, ErrorCode::Conflict, "{}", twice.1);
+    node.stop().await;
+    let mut node = Running::start(config(&dir.path().join("data")));
+    node.ready().await;
+    let found = node.client.disks().await.unwrap();
+    let found: Vec<_> = found.iter().map(|disk| (&disk.id, &disk.failure)).collect();
+    assert!(found.len() == 2 && found.contains(&(&added.id, &None)), "{found:?}");
     node.client.remove_disk(&added.id).await.unwrap();
     let left = node.client.disks().await.unwrap();
     assert_eq!(left.len(), 1);
