@@ -326,10 +326,12 @@ impl EngineCore {
         self.settle_reserve(id);
     }
 
-    /// A member went away: it answers no more reservations.
+    /// A member went away: it answers no more reservations, and keeps none that it granted.
     pub(super) fn reserves_left_by(&mut self, member: MemberId) {
         let waiting = |op: &super::ops::Op| match &op.kind {
-            super::ops::Kind::Write(write) => write.reserve.asked.contains(member),
+            super::ops::Kind::Write(write) => {
+                write.reserve.asked.union(write.reserve.granted).contains(member)
+            }
             _ => false,
         };
         let ids: Vec<OpId> =
@@ -337,6 +339,7 @@ impl EngineCore {
         for id in ids {
             if let Some(write) = self.ops.write_mut(id) {
                 write.reserve.asked.remove(member);
+                write.reserve.granted.remove(member);
             }
             self.settle_reserve(id);
         }

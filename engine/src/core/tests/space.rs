@@ -218,3 +218,21 @@ fn a_long_write_lets_others_pass() {
         assert_eq!(place, Some(ahead * 4), "behind a window's and a share's records of 256 KiB");
     }
 }
+
+/// A replica gives back what it set aside for an engine whose stream ends.
+#[test]
+fn what_a_member_granted_goes_with_its_stream() {
+    let mut rig = Rig::serving(3);
+    rig.credits(1, credits(0, 1 << 20));
+    rig.credits(2, credits(0, 1 << 20));
+    rig.write(1, 0, 4096, 1);
+    assert_eq!(rig.turn(), ["reserve 1 0+1", "reserve 2 0+1"]);
+    rig.reserved(true);
+    rig.member_down(1);
+    rig.up(1);
+    rig.promise(1, &[(4, 1), (5, 11)], 11);
+    rig.credits(1, credits(0, 1 << 20));
+    let turn = rig.turn();
+    assert!(turn.iter().all(|command| !command.contains("write")), "{turn:?}");
+    assert!(turn.contains(&"reserve 1 0+1".to_owned()), "{turn:?}");
+}
