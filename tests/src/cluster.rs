@@ -224,6 +224,29 @@ impl Cluster {
         self.with_daemon(index, |daemon| daemon.signal(signal))
     }
 
+    /// Has a node stand still, and waits until all of its threads do.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn freeze(&self, index: usize) -> Result<()> {
+        self.signal(index, Signal::STOP)?;
+        let tasks = format!("/proc/{}/task", self.with_daemon(index, |daemon| Ok(daemon.id()))?);
+        loop {
+            let mut all_stopped = true;
+            for task in std::fs::read_dir(&tasks).map_err(Error::io(&tasks))?.flatten() {
+                let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+                // proc_pid_stat(5): the state follows the name, which may contain anything but ends in ')'.
+                let state =
+                    stat.rsplit(')').next().and_then(|rest| rest.trim_start().chars().next());
+                all_stopped &= state.is_none_or(|state| state == 'T');
+            }
+            if all_stopped {
+                return Ok(());
+            }
+            std::thread::yield_now();
+        }
+    }
+
     fn with_daemon<T>(&self, at: usize, act: impl FnOnce(&mut Daemon) -> Result<T>) -> Result<T> {
         let mut daemon = self.daemon(at);
         let daemon = daemon.as_mut().ok_or_else(|| Error::Server("not started".to_owned()))?;

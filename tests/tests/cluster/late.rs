@@ -26,7 +26,7 @@ fn a_write_of_a_closed_connection_comes_before_the_next_ones_or_never() {
             for round in 1..=ROUNDS {
                 let old = Connection::open(endpoint, VOLUME).await.unwrap();
                 // The node stands still while the write arrives and its connection closes.
-                cluster.signal(0, Signal::STOP).unwrap();
+                cluster.freeze(0).unwrap();
                 let (early, later) = (vec![round; LEN], vec![round + 100; LEN]);
                 let sent = timeout(Duration::from_millis(10), old.call(request(&early))).await;
                 assert!(sent.is_err(), "a stopped node answered: {sent:?}");

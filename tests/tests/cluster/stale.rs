@@ -38,7 +38,7 @@ async fn take_over(cluster: &Cluster, old: usize, new: usize, round: u8) {
     let before = Rc::new(open(cluster, old).await.unwrap());
     write(&before, 1, round).await.unwrap();
     assert_eq!(read(&before, 1).await.unwrap(), round);
-    cluster.signal(old, Signal::STOP).unwrap();
+    cluster.freeze(old).unwrap();
     // What arrives while it is stopped: it finds these first when it goes on.
     let asked: Vec<_> = (0..8)
         .map(|_| {
