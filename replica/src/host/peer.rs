@@ -51,40 +51,40 @@ pub enum FillError {
 impl Host {
     /// Source: where this replica stands. If its log begins above `above + 1`, it
     /// first applies all up to `settle`; otherwise the asker needs only
-    /// records. Answered by [`Event::SourceOpened`].
+    /// records. Answered by [`Event::SourceOpened`](super::Event::SourceOpened).
     pub fn source_open(&mut self, tag: Tag, volume: VolumeId, above: Lsn, settle: Lsn) {
         self.take_source_open(tag, volume, above, settle);
     }
 
     /// Source: slots from `from` on whose LSN is above `above`, discarded ones
-    /// included; as many as one answer holds. Answered by [`Event::SourceSlots`].
+    /// included; as many as one answer holds. Answered by [`Event::SourceSlots`](super::Event::SourceSlots).
     pub fn source_slots(&mut self, tag: Tag, volume: VolumeId, from: SlotNo, above: Lsn) {
         self.take_source_slots(tag, volume, from, above);
     }
 
     /// Source: records from `from` on, as many as one answer holds; none when the log begins
     /// above, or ends below. Committed ones, and those above that are the log of the
-    /// engine that this replica follows. Answered by [`Event::SourceRecords`].
+    /// engine that this replica follows. Answered by [`Event::SourceRecords`](super::Event::SourceRecords).
     pub fn source_records(&mut self, tag: Tag, volume: VolumeId, from: Lsn) {
         self.take_source_records(tag, volume, from);
     }
 
     /// Sink: takes slots of a source that had applied up to `applied` when it
     /// answered; those that are as new here already are skipped. The data must have
-    /// been compared with its checksums. Answered by [`Event::Filled`].
+    /// been compared with its checksums. Answered by [`Event::Filled`](super::Event::Filled).
     pub fn fill(&mut self, tag: Tag, volume: VolumeId, slots: Vec<SlotCopy>, applied: Lsn) {
         self.take_fill(tag, volume, slots, applied);
     }
 
     /// Sink: every slot that the source changed up to `opened.applied` is here, so
-    /// the log goes on above. Durable when [`Event::FillDone`] answers it.
+    /// the log goes on above. Durable when [`Event::FillDone`](super::Event::FillDone) answers it.
     pub fn fill_done(&mut self, tag: Tag, volume: VolumeId, opened: Opened) {
         self.take_fill_done(tag, volume, opened);
     }
 
     /// Sink: applies all that the log holds; what is not settled is waited for.
     /// One call a volume: a later one takes the place of an earlier one.
-    /// Answered by [`Event::SettledAll`].
+    /// Answered by [`Event::SettledAll`](super::Event::SettledAll).
     pub fn settle_all(&mut self, tag: Tag, volume: VolumeId) {
         self.take_settle_all(tag, volume);
     }
@@ -105,7 +105,7 @@ impl Host {
     /// What the replica holds at `at` of the `count` slots from `from` on, of which
     /// the first [`DIGEST_SLOTS_MAX`] are looked at: read back from the device,
     /// be it the slots or the log, and compared with the checksums kept. Slots with
-    /// nothing present are left out. Answered by [`Event::Digest`].
+    /// nothing present are left out. Answered by [`Event::Digest`](super::Event::Digest).
     pub fn digest(&mut self, tag: Tag, volume: VolumeId, at: Lsn, from: SlotNo, count: u64) {
         self.take_digest(tag, volume, at, from, count);
     }

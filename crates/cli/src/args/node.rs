@@ -73,7 +73,7 @@ pub(crate) struct NetworkArgs {
     pub(crate) listen: SocketAddr,
 
     /// What other nodes are told to connect to [default: what --listen says]. Needed when
-    /// that is 0.0.0.0 or [::], or when there is a translation between.
+    /// that is 0.0.0.0 or its like, or when there is a translation between.
     #[arg(long, value_name = "HOST:PORT", value_parser = host_and_port, env = "HOLDFAST_ADVERTISE")]
     pub(crate) advertise: Option<String>,
 

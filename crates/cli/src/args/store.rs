@@ -47,7 +47,8 @@ pub(crate) struct FaultArg {
 #[command(next_help_heading = TIMING)]
 pub(crate) struct TimingArgs {
     /// How long a node may serve reads without hearing from the others; what a hand-over
-    /// from a node that is gone has to wait.
+    /// from a node that is gone has to wait. Before it is made shorter, stop all nodes for as
+    /// long as it was.
     #[arg(long, value_name = "MS", default_value_t = 1000, value_parser = value_parser!(u32).range(100..=60_000), env = "HOLDFAST_LEASE_MS")]
     pub(crate) lease_ms: u32,
 
