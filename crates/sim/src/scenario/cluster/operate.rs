@@ -287,8 +287,9 @@ impl World {
         }
     }
 
-    /// Flips a bit of a frame that was durable once, in the log of a machine that is down.
-    pub(super) fn damage_log(&mut self, node: usize) {
+    /// Flips a bit of a frame that was durable once, in the log of a machine that is down;
+    /// `first`: of the first one, so that nothing of the log can be read.
+    pub(super) fn damage_log(&mut self, node: usize, first: bool) {
         if self.shape.disk.device || self.machines[node].state != MachineState::Down {
             return;
         }
@@ -302,6 +303,7 @@ impl World {
             .collect();
         let Some(last) = durable.len().checked_sub(1) else { return };
         let back = self.rng.within(0..last as u64 + 1) as usize;
+        let back = if first { last } else { back };
         let bit = self.rng.within(0..HEADER_BITS) as usize;
         let disk = &mut self.machines[node].disk;
         if disk.flip_bit("wal", durable[last - back] / 4096, bit).is_some() {

@@ -313,7 +313,12 @@ impl World {
             return;
         }
         let lagging = self.rng.within(0..self.shape.replicas as u64) as usize;
-        let for_ns = self.rng.within(100 * MS..400 * MS);
+        // What it lacks must be so fresh that the others' logs do not say yet that it is
+        // committed: they refuse to drop what they know to be.
+        let for_ns = match self.rng.percent(75) {
+            true => self.rng.within(3 * MS..40 * MS),
+            false => self.rng.within(100 * MS..400 * MS),
+        };
         let peers = (0..self.machines.len()).filter(|peer| *peer != lagging);
         let directions = peers.flat_map(|peer| [(lagging, peer), (peer, lagging)]).collect();
         self.cut_off(directions, for_ns + 50 * MS);
@@ -334,7 +339,10 @@ impl World {
             };
             self.take_down(node, End::Cut, down_ns);
         }
-        self.damage_log(damaged);
+        // Its log then ends before the lagging one's, as a rule: whoever counts it takes the
+        // lagging one for the best.
+        let first = self.rng.percent(75);
+        self.damage_log(damaged, first);
         for volume in 0..self.volumes.len() {
             self.attach_to(volume, lagging);
         }
