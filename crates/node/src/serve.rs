@@ -1,7 +1,11 @@
 //! Accepts NBD connections: haggling runs here, on the control plane, and the
 //! socket then moves to its volume's shard for good.
 
-use crate::{deadlines::Deadlines, exports::ExportList, handshakes::Handshakes};
+use crate::{
+    deadlines::Deadlines,
+    exports::ExportList,
+    handshakes::{Handshakes, Place},
+};
 use holdfast_block::BlockDevice;
 use holdfast_engine::runtime::{Shard, ShardHandle};
 use holdfast_frontend::nbd::{self, Connections, HandshakeEnd, Limits, Negotiated};
@@ -55,7 +59,9 @@ impl Acceptor {
                 () = until_stopped(self.stopped.clone()) => return,
                 accepted = listener.accept() => match accepted {
                     Ok((stream, peer)) => {
-                        tokio::spawn(self.clone().connection(stream, peer.to_string()));
+                        // Here and not in the task: tasks do not begin in the order of arrival.
+                        let place = self.handshakes.enter();
+                        tokio::spawn(self.clone().connection(stream, peer.to_string(), place));
                     }
                     Err(error) => {
                         tracing::warn!(%error, "cannot accept an NBD connection");
@@ -66,8 +72,7 @@ impl Acceptor {
         }
     }
 
-    async fn connection(self, mut stream: Stream, peer: String) {
-        let mut place = self.handshakes.enter();
+    async fn connection(self, mut stream: Stream, peer: String, mut place: Place) {
         let limits = Limits::default();
         let ready = async {
             let negotiated = nbd::negotiate(&mut stream, &self.exports, &limits).await?;
