@@ -3,7 +3,7 @@
 //! *Late writes.* A client that lost a connection re-sends over another what it
 //! has no answer for. What it sent over the old one and has not been sequenced
 //! must then not take effect behind the newer writes. So before a connection's
-//! first write all others are asked (one `poll(2)`) whether their peer has hung
+//! first write all others are asked ([`Peer`]: one `poll(2)`) whether their peer has hung
 //! up; those that have are closed, which drops what is unread and unsequenced.
 //! Later, a connection that finds that its peer hung up says so here, and the
 //! next write on any other connection closes it. One that said `NBD_CMD_DISC`
@@ -22,14 +22,26 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
+/// The other end of a connection, as far as it can be seen without reading.
+pub trait Peer {
+    /// What it has done by now, unread bytes notwithstanding.
+    fn hangup(&self) -> Hangup;
+}
+
+impl Peer for Stream {
+    fn hangup(&self) -> Hangup {
+        Stream::hangup(self)
+    }
+}
+
 /// Registry of one device's connections on its shard. Cheap to clone; clones
 /// are the same registry.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Connections {
     shared: Rc<Shared>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Shared {
     members: RefCell<Vec<Rc<Member>>>,
     stopping: Cell<bool>,
@@ -39,9 +51,8 @@ struct Shared {
 }
 
 /// A connection's entry.
-#[derive(Debug)]
 struct Member {
-    stream: Rc<Stream>,
+    peer: Rc<dyn Peer>,
     session: Rc<Session>,
     waker: RefCell<Option<Waker>>,
     wrote: Cell<bool>,
@@ -50,7 +61,6 @@ struct Member {
 }
 
 /// A connection's membership; ends when dropped.
-#[derive(Debug)]
 pub(crate) struct Membership {
     shared: Rc<Shared>,
     member: Rc<Member>,
@@ -102,9 +112,9 @@ impl Connections {
         .await;
     }
 
-    pub(crate) fn join(&self, stream: Rc<Stream>, session: Rc<Session>) -> Membership {
+    pub(crate) fn join(&self, peer: Rc<dyn Peer>, session: Rc<Session>) -> Membership {
         let member = Rc::new(Member {
-            stream,
+            peer,
             session,
             waker: RefCell::new(None),
             wrote: Cell::new(false),
@@ -127,7 +137,7 @@ impl Membership {
             if Rc::ptr_eq(other, &self.member) || other.left_in_order.get() {
                 continue;
             }
-            if other.hung_up.get() || (first && other.stream.hangup() != Hangup::No) {
+            if other.hung_up.get() || (first && other.peer.hangup() != Hangup::No) {
                 other.session.close();
             }
         }

@@ -3,9 +3,8 @@
 //! into the buffers that go to disk.
 
 use holdfast_block::Payload;
-use holdfast_io::net::Stream;
 use smallvec::SmallVec;
-use std::io::{self, IoSliceMut};
+use std::io::IoSliceMut;
 
 /// Size of the receive buffer: sixty 4 KiB writes in one system call. Must hold
 /// what the handshake may have read ahead.
@@ -52,16 +51,8 @@ impl Filling {
     }
 }
 
-/// What a read brought.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Received {
-    /// The client will send no more.
-    End,
-    /// Bytes; the socket may hold more.
-    Some,
-    /// Bytes, or none; the socket is empty.
-    Drained,
-}
+/// Where received bytes go, in order.
+pub type Room<'a> = SmallVec<[IoSliceMut<'a>; PARTS_MAX + 1]>;
 
 /// The receive buffer.
 #[derive(Debug)]
@@ -69,6 +60,8 @@ pub(super) struct Inbox {
     buffer: Box<[u8]>,
     start: usize,
     end: usize,
+    /// Bytes of the room last given that belong to a payload.
+    direct: usize,
 }
 
 impl Inbox {
@@ -77,7 +70,7 @@ impl Inbox {
     pub(super) fn new(first: &[u8]) -> Self {
         let mut buffer = vec![0; RECEIVE_BYTES].into_boxed_slice();
         buffer[..first.len()].copy_from_slice(first);
-        Self { buffer, start: 0, end: first.len() }
+        Self { buffer, start: 0, end: first.len(), direct: 0 }
     }
 
     /// What has been received and not been used.
@@ -106,53 +99,42 @@ impl Inbox {
         self.start = at;
     }
 
-    /// One read: first what is missing of a payload, then the buffer.
+    /// Room for one read: first for what is missing of a payload, then in the buffer.
+    /// Never empty.
     ///
     /// With a payload the buffer must be empty: its bytes come first.
-    pub(super) fn receive(
-        &mut self,
-        stream: &Stream,
-        filling: Option<&mut Filling>,
-    ) -> io::Result<Received> {
+    pub(super) fn room<'a>(&'a mut self, filling: Option<&'a mut Filling>) -> Room<'a> {
         self.make_room();
+        self.direct = 0;
+        let mut room = Room::new();
         let Some(filling) = filling else {
-            let room = &mut self.buffer[self.end..];
-            assert!(!room.is_empty(), "reading without room");
-            let wanted = room.len();
-            return Ok(match read(stream, &mut [IoSliceMut::new(room)])? {
-                None => Received::Drained,
-                Some(0) => Received::End,
-                Some(got) => {
-                    self.end += got;
-                    if got < wanted { Received::Drained } else { Received::Some }
-                }
-            });
+            let free = &mut self.buffer[self.end..];
+            assert!(!free.is_empty(), "reading without room");
+            room.push(IoSliceMut::new(free));
+            return room;
         };
-        debug_assert!(self.unread().is_empty());
+        debug_assert!(self.start == self.end, "a payload's bytes come first");
         let missing = filling.missing();
-        let mut targets: SmallVec<[IoSliceMut<'_>; PARTS_MAX + 1]> = SmallVec::new();
-        targets.extend(filling.rest().take(PARTS_MAX).map(IoSliceMut::new));
-        let direct: usize = targets.iter().map(|target| target.len()).sum();
-        let mut wanted = direct;
-        if direct == missing {
+        room.extend(filling.rest().take(PARTS_MAX).map(IoSliceMut::new));
+        self.direct = room.iter().map(|part| part.len()).sum();
+        if self.direct == missing {
             let behind = if missing < LARGE_BYTES { RECEIVE_BYTES } else { BEHIND_LARGE_BYTES };
-            let room = &mut self.buffer[self.end..];
-            let behind = behind.min(room.len());
-            targets.push(IoSliceMut::new(&mut room[..behind]));
-            wanted += behind;
+            let free = &mut self.buffer[self.end..];
+            let behind = behind.min(free.len());
+            room.push(IoSliceMut::new(&mut free[..behind]));
         }
-        let received = read(stream, &mut targets)?;
-        drop(targets);
-        Ok(match received {
-            None => Received::Drained,
-            Some(0) => Received::End,
-            Some(got) => {
-                let placed = got.min(direct);
-                filling.filled += placed;
-                self.end += got - placed;
-                if got < wanted { Received::Drained } else { Received::Some }
-            }
-        })
+        room
+    }
+
+    /// That many bytes were put into the room last given, for the same payload.
+    pub(super) fn received(&mut self, bytes: usize, filling: Option<&mut Filling>) {
+        let placed = bytes.min(self.direct);
+        if let Some(filling) = filling {
+            filling.filled += placed;
+        }
+        self.direct = 0;
+        self.end += bytes - placed;
+        assert!(self.end <= self.buffer.len(), "more was received than there was room for");
     }
 
     /// Moves what is unread to the front when the room behind it has run out.
@@ -164,18 +146,6 @@ impl Inbox {
             self.buffer.copy_within(self.start..self.end, 0);
             self.end -= self.start;
             self.start = 0;
-        }
-    }
-}
-
-/// `None` if nothing is there yet.
-fn read(stream: &Stream, targets: &mut [IoSliceMut<'_>]) -> io::Result<Option<usize>> {
-    loop {
-        match stream.read_vectored(targets) {
-            Ok(got) => return Ok(Some(got)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
         }
     }
 }

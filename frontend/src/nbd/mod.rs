@@ -14,8 +14,9 @@
 //!            serve(stream, negotiated, device, &connections, pool) ─ End
 //! ```
 //!
-//! What the bytes mean is decided without I/O, so that tests and fuzzers can
-//! drive it: [`handshake`], [`request`], [`reply`]. Numbers and their sections
+//! What the bytes mean is decided without I/O, so that tests, fuzzers and the
+//! simulator can drive it: the handshake in [`Negotiation`], all that follows in
+//! [`Transmission`]; their parts are [`handshake`], [`request`], [`reply`]. Numbers and their sections
 //! of the specification are in [`proto`]. The specification is `doc/proto.md` of
 //! the NetworkBlockDevice project; extended headers are described on its branch
 //! `extension-ext-header`.
@@ -34,12 +35,16 @@ pub mod proto;
 pub mod reply;
 pub mod request;
 mod serve;
+mod transmission;
 
-pub use connections::Connections;
+pub use connections::{Connections, Peer};
 pub use constraints::Constraints;
 pub use exports::{Export, Exports};
 pub use handshake::{Contexts, HandshakeEnd, Mode};
+pub use inbox::Room;
 pub use inflight::{IN_FLIGHT_BYTES_MAX, IN_FLIGHT_REQUESTS_MAX};
-pub use negotiate::{Limits, Negotiated, negotiate};
+pub use negotiate::{Limits, Negotiated, Negotiation, Progress, negotiate};
+pub use outbox::Pieces;
 pub use proto::PAYLOAD_BYTES_MAX;
-pub use serve::{End, serve};
+pub use serve::serve;
+pub use transmission::{End, Transmission};

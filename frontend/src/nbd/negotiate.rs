@@ -1,4 +1,4 @@
-//! The handshake over a stream.
+//! The handshake with its buffers, and over a stream.
 
 use super::{
     exports::Exports,
@@ -48,6 +48,72 @@ pub struct Negotiated {
 /// Bytes read at a time.
 const READ_BYTES: usize = 4096;
 
+/// A handshake without I/O, with what was received and not yet used and what is to be
+/// sent: first [`Self::step`], then send [`Self::output`], in any case; and so on.
+#[derive(Debug)]
+pub struct Negotiation {
+    handshake: Handshake,
+    input: Vec<u8>,
+    output: Vec<u8>,
+}
+
+/// How a negotiation goes on when its output has been sent.
+#[derive(Debug)]
+pub enum Progress {
+    /// With more bytes of the client.
+    NeedMore,
+    /// With the transmission.
+    Done(Negotiated),
+    /// Not at all.
+    End(HandshakeEnd),
+}
+
+impl Negotiation {
+    /// A negotiation that takes at most `options_max` options.
+    #[must_use]
+    pub fn new(options_max: u32) -> Self {
+        let handshake = Handshake::new(options_max);
+        let mut output = Vec::new();
+        handshake.greet(&mut output);
+        Self { handshake, input: Vec::new(), output }
+    }
+
+    /// The client sent these bytes.
+    pub fn received(&mut self, bytes: &[u8]) {
+        self.input.extend_from_slice(bytes);
+    }
+
+    /// What is to be sent.
+    #[must_use]
+    pub fn output(&self) -> &[u8] {
+        &self.output
+    }
+
+    /// All of it was sent.
+    pub fn sent(&mut self) {
+        self.output.clear();
+    }
+
+    /// Decides about one thing of what was received; `None` if more can be decided when
+    /// the output has been sent.
+    pub fn step(&mut self, exports: &dyn Exports) -> Option<Progress> {
+        let (used, step) = self.handshake.advance(&self.input, exports, &mut self.output);
+        self.input.drain(..used);
+        match step {
+            Step::Again => None,
+            Step::NeedMore => Some(Progress::NeedMore),
+            Step::Chosen(chosen) => Some(Progress::Done(Negotiated {
+                export: chosen.export.name,
+                geometry: chosen.export.geometry,
+                mode: chosen.mode,
+                contexts: chosen.contexts,
+                leftover: std::mem::take(&mut self.input),
+            })),
+            Step::End(end) => Some(Progress::End(end)),
+        }
+    }
+}
+
 /// Carries out the handshake. On success the last reply has been sent and the
 /// client may already be sending requests: hand the stream and the result to
 /// [`serve`](super::serve()). On an error drop the stream.
@@ -73,37 +139,25 @@ async fn haggle<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let mut handshake = Handshake::new(limits.options_max);
-    let mut output = Vec::new();
-    let mut input = Vec::new();
-    handshake.greet(&mut output);
+    let mut negotiation = Negotiation::new(limits.options_max);
     loop {
-        let (used, step) = handshake.advance(&input, exports, &mut output);
-        input.drain(..used);
+        let progress = negotiation.step(exports);
         // What was decided is said before anything else happens, an end included.
-        stream.write_all(&output).await?;
+        stream.write_all(negotiation.output()).await?;
         stream.flush().await?;
-        output.clear();
-        match step {
-            Step::Again => {}
-            Step::NeedMore => {
+        negotiation.sent();
+        match progress {
+            None => {}
+            Some(Progress::NeedMore) => {
                 let mut chunk = [0; READ_BYTES];
                 let read = stream.read(&mut chunk).await?;
                 if read == 0 {
                     return Err(HandshakeEnd::Closed);
                 }
-                input.extend_from_slice(&chunk[..read]);
+                negotiation.received(&chunk[..read]);
             }
-            Step::Chosen(chosen) => {
-                return Ok(Negotiated {
-                    export: chosen.export.name,
-                    geometry: chosen.export.geometry,
-                    mode: chosen.mode,
-                    contexts: chosen.contexts,
-                    leftover: input,
-                });
-            }
-            Step::End(end) => return Err(end),
+            Some(Progress::Done(negotiated)) => return Ok(negotiated),
+            Some(Progress::End(end)) => return Err(end),
         }
     }
 }

@@ -12,7 +12,7 @@ use std::{collections::VecDeque, io::IoSlice};
 const PIECES_MAX: usize = 128;
 
 /// Pieces of one gathered write.
-pub(super) type Pieces<'a> = SmallVec<[IoSlice<'a>; PIECES_MAX]>;
+pub type Pieces<'a> = SmallVec<[IoSlice<'a>; PIECES_MAX]>;
 
 #[derive(Debug)]
 enum Part {
