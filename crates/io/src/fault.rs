@@ -8,16 +8,22 @@
 //! that was not flushed, while a durable write that has not completed may or may
 //! not be there. (A discard passes at once: a real device may be that fast.)
 //!
+//! **Slowness.** A slow operation is carried out at once; its completion comes later.
+//!
 //! What order there must be: a durable write and the flush of older withheld
 //! blocks under it must not meet in the device. So a sync waits for the durable
 //! writes before it, and a durable write for the write phase of a flush.
 
 mod config;
+mod held;
 mod withheld;
 
-pub use config::{FAULTS_ENV, Failure, FaultConfig, FaultError, OpKind, When};
+pub use config::{FAULTS_ENV, Fault, FaultConfig, FaultError, OpKind, Rule, When};
 
-use self::withheld::{Seq, Withheld};
+use self::{
+    held::Held,
+    withheld::{Seq, Withheld},
+};
 use crate::{
     buf::BufPool,
     disk::{
@@ -25,15 +31,15 @@ use crate::{
     },
 };
 use rustix::event::{
-    EventfdFlags, Timespec,
+    Timespec,
     epoll::{self, CreateFlags, Event, EventData, EventFlags},
-    eventfd,
 };
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     io, mem,
     ops::Range,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    time::Duration,
 };
 
 /// A [`Disk`] with faults. See the module's documentation.
@@ -53,12 +59,12 @@ pub struct FaultDisk {
     next_token: u64,
     queue: IoQueue,
     inner_done: Vec<Completion>,
-    /// Completions to hand on, each after so many polls.
-    ready: Vec<(u64, Completion)>,
+    /// Completions to hand on.
+    held: Held,
+    /// Operations under way whose completion will be held back.
+    slow: HashMap<Token, Duration>,
     outstanding: usize,
-    /// Readable while `ready` is not empty.
-    own_wake: OwnedFd,
-    /// Readable when either wakes; `None` if `inner` has no descriptor.
+    /// Readable when any wakes; `None` if `inner` has no descriptor.
     wake: Option<OwnedFd>,
 }
 
@@ -97,14 +103,16 @@ impl FaultDisk {
     /// No file descriptors left.
     pub fn new(inner: Box<dyn Disk>, config: FaultConfig) -> io::Result<Self> {
         assert_eq!(inner.in_flight(), 0, "a disk in use");
-        let own_wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let held = Held::new()?;
         let wake = match inner.wake_fd() {
             None => None,
             Some(inner) => {
-                let both = epoll::create(CreateFlags::CLOEXEC)?;
-                epoll::add(&both, inner, EventData::new_u64(0), EventFlags::IN)?;
-                epoll::add(&both, &own_wake, EventData::new_u64(1), EventFlags::IN)?;
-                Some(both)
+                let all = epoll::create(CreateFlags::CLOEXEC)?;
+                epoll::add(&all, inner, EventData::new_u64(0), EventFlags::IN)?;
+                for own in held.wakes() {
+                    epoll::add(&all, own, EventData::new_u64(1), EventFlags::IN)?;
+                }
+                Some(all)
             }
         };
         Ok(Self {
@@ -120,9 +128,9 @@ impl FaultDisk {
             next_token: 0,
             queue: IoQueue::new(),
             inner_done: Vec::new(),
-            ready: Vec::new(),
+            held,
+            slow: HashMap::new(),
             outstanding: 0,
-            own_wake,
             wake,
         })
     }
@@ -152,11 +160,12 @@ impl FaultDisk {
             0 => 0,
             bound => self.rng.below(bound),
         };
-        self.ready.push((polls, Completion { token, result }));
+        let hold = self.slow.remove(&token).unwrap_or_default();
+        self.held.keep(polls, hold, Completion { token, result });
     }
 
-    /// The failure that the configuration has for this operation.
-    fn injected(&mut self, op: &Op) -> Option<DiskError> {
+    /// What the configuration has for this operation: its failure; how much longer it takes.
+    fn injected(&mut self, op: &Op) -> (Option<DiskError>, Duration) {
         let (kind, file, offset, len) = match op {
             Op::Read { file, offset, buf } => (OpKind::Read, *file, *offset, buf.len() as u64),
             Op::Write { file, offset, bufs, .. } => (OpKind::Write, *file, *offset, bytes(bufs)),
@@ -167,29 +176,40 @@ impl FaultDisk {
         let seen = &mut self.seen[kind as usize];
         *seen += 1;
         let seen = *seen;
-        let mut hit = None;
-        for failure in self.config.failures.iter().filter(|failure| failure.kind == kind) {
-            let now = match failure.when {
+        let (mut hit, mut hold) = (None, Duration::ZERO);
+        for rule in self.config.rules.iter().filter(|rule| rule.kind == kind) {
+            let now = match rule.when {
                 When::Nth(n) => n == seen,
+                When::Between(first, end) => (first..end).contains(&seen),
                 When::OneIn(n) => self.rng.below(n) == 0,
             };
-            if now && hit.is_none() {
-                hit = Some(failure.no_space);
+            match rule.fault {
+                _ if !now => {}
+                Fault::Slow => {
+                    hold = Duration::from_millis(1 + self.rng.below(self.config.hold_ms.max(1)));
+                }
+                Fault::Io => hit = hit.or(Some(DiskErrorKind::Io)),
+                Fault::NoSpace => hit = hit.or(Some(DiskErrorKind::NoSpace)),
             }
         }
-        hit.map(|no_space| DiskError {
+        let error = hit.map(|error| DiskError {
             op: kind.name(),
             file: self.names.get(file.0 as usize).cloned().unwrap_or_default(),
             offset,
             len,
-            kind: if no_space { DiskErrorKind::NoSpace } else { DiskErrorKind::Io },
+            kind: error,
             message: format!("injected fault, {} number {seen}", kind.name()),
-        })
+        });
+        (error, hold)
     }
 
     fn begin(&mut self, token: Token, op: Op) {
         self.outstanding += 1;
-        if let Some(error) = self.injected(&op) {
+        let (error, hold) = self.injected(&op);
+        if !hold.is_zero() {
+            self.slow.insert(token, hold);
+        }
+        if let Some(error) = error {
             self.finish(token, Err(error));
             return;
         }
@@ -338,25 +358,16 @@ impl FaultDisk {
     /// Hands on what has waited long enough, and wakes for what has not.
     fn hand_on(&mut self, done: &mut Vec<Completion>) {
         let before = done.len();
-        for (polls, completion) in mem::take(&mut self.ready) {
-            match polls {
-                0 => done.push(completion),
-                polls => self.ready.push((polls - 1, completion)),
-            }
-        }
+        self.held.hand_on(done);
         self.outstanding -= done.len() - before;
         self.set_wake();
     }
 
     fn set_wake(&self) {
-        let mut wakes = [0; 8];
-        let _ = rustix::io::read(&self.own_wake, &mut wakes);
-        if !self.ready.is_empty() {
-            let _ = rustix::io::write(&self.own_wake, &1u64.to_ne_bytes());
-        }
+        self.held.set_wakes();
         if let Some(wake) = &self.wake {
             // Takes the events, so that the next one is an edge for who polls us.
-            let mut events = [Event { flags: EventFlags::IN, data: EventData::new_u64(0) }; 2];
+            let mut events = [Event { flags: EventFlags::IN, data: EventData::new_u64(0) }; 3];
             let now = Timespec { tv_sec: 0, tv_nsec: 0 };
             let _ = epoll::wait(wake, &mut events, Some(&now));
         }
@@ -411,8 +422,10 @@ impl Disk for FaultDisk {
     fn wait(&mut self, done: &mut Vec<Completion>) {
         let before = done.len();
         while done.len() == before && self.outstanding > 0 {
-            if self.ready.is_empty() {
+            if self.held.is_empty() {
                 self.inner.wait(&mut self.inner_done);
+            } else {
+                self.held.sleep();
             }
             self.poll(done);
         }

@@ -133,14 +133,20 @@ fn a_power_cut_takes_only_what_was_not_flushed(choice: BackendChoice) {
 }
 
 fn an_executor_is_woken_through_faults(choice: BackendChoice) {
+    for faults in ["withhold,delay=3", "slow-write=1/3,slow-sync=1/2,hold=3"] {
+        an_executor_is_woken(choice, faults);
+    }
+}
+
+fn an_executor_is_woken(choice: BackendChoice, faults: &str) {
     let dir = tempdir().unwrap();
-    let mut bench = faulty(dir.path(), choice, "withhold,delay=3");
+    let mut bench = faulty(dir.path(), choice, faults);
     let file = bench.disk.open("data", OpenMode::CreateNew).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let wake = DiskWake::new(&*bench.disk).unwrap().unwrap();
         let mut done = Vec::new();
-        for round in 0..300u64 {
+        for round in 0..200u64 {
             let bufs = vec![bench.pattern(round as u32, 1)];
             let offset = round % 16 * BLOCK as u64;
             let mut queue = IoQueue::new();
@@ -186,6 +192,28 @@ fn failures_come_when_asked_for() {
     let failed: Vec<bool> = (0..4).map(|_| bench.try_read(file, 0, 4096).is_err()).collect();
     assert_eq!(failed, [false, false, true, false]);
     assert!(bench.disk.describe().contains("injected faults (seed=0,eio-write=2"));
+}
+
+#[test]
+fn slow_operations_come_later_and_hold_up_no_others() {
+    let dir = tempdir().unwrap();
+    // Withheld writes complete when they are submitted: nothing but the fault takes time.
+    let faults = "withhold,slow-write=2..4,hold=20";
+    let mut bench = faulty(dir.path(), BackendChoice::Threads, faults);
+    let file = bench.disk.open("data", OpenMode::CreateNew).unwrap();
+    let writes = (0..5).map(|at| {
+        let bufs = vec![bench.pattern(at, 1)];
+        Op::Write { file, offset: u64::from(at) * 4096, bufs, durable: false }
+    });
+    let writes: Vec<Op> = writes.collect();
+    bench.submit(writes);
+    let mut done = Vec::new();
+    bench.disk.poll(&mut done);
+    let at_once: Vec<u64> = done.iter().map(|completion| completion.token.0).collect();
+    assert_eq!(at_once, [0, 3, 4]);
+    assert_eq!(bench.disk.in_flight(), 2);
+    let later: Vec<u64> = bench.finish().iter().map(|completion| completion.token.0).collect();
+    assert_eq!(later, [1, 2]);
 }
 
 #[test]
