@@ -1,0 +1,19 @@
+//! All targets, one module each.
+
+mod wire;
+
+use crate::Target;
+
+/// Every target.
+pub static TARGETS: [Target; 1] = [wire::TARGET];
+
+/// The target of this name.
+///
+/// # Panics
+/// If there is none.
+#[must_use]
+pub fn by_name(name: &str) -> &'static Target {
+    let target = TARGETS.iter().find(|target| target.name == name);
+    let Some(target) = target else { panic!("there is no target {name}") };
+    target
+}
