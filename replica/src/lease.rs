@@ -15,6 +15,11 @@
 //! and it lists every promise that it found on its disks
 //! ([`LeaseGranter::adopt`]) to every node that renews, once.
 //!
+//! A replica whose log was damaged may have lost a promise, so it is not known whom it has
+//! fenced off. Until its node is told how high its promises can have been
+//! ([`LeaseGranter::floor`]), grants extend nothing, for any volume: a grant is of the whole
+//! node, and there is nothing true to list.
+//!
 //! There is no clock in here: `now_ms` is the boot clock of the moment
 //! ([`holdfast_io::BootClock`]), and never decreases. See also `docs/adr/0013`.
 
@@ -41,6 +46,9 @@ pub struct LeaseGranter {
     started_ms: u64,
     volumes: HashMap<VolumeId, Promised>,
     holders: HashMap<NodeId, Holder>,
+    /// Volumes whose replica here may have lost a promise, and since when nothing was
+    /// granted for each.
+    unfloored: HashMap<VolumeId, u64>,
 }
 
 /// To whom a volume's replica has promised last.
@@ -80,8 +88,8 @@ impl LeaseGranter {
     /// The granter of `node`, whose process starts now.
     #[must_use]
     pub fn new(node: NodeId, lease_ms: u64, now_ms: u64) -> Self {
-        let (volumes, holders) = (HashMap::new(), HashMap::new());
-        Self { node, lease_ms, started_ms: now_ms, volumes, holders }
+        let (volumes, holders, unfloored) = (HashMap::new(), HashMap::new(), HashMap::new());
+        Self { node, lease_ms, started_ms: now_ms, volumes, holders, unfloored }
     }
 
     /// The length of the leases.
@@ -104,9 +112,26 @@ impl LeaseGranter {
         }
     }
 
+    /// A disk was opened that holds a suspect replica, for which nothing was granted since
+    /// `since_ms`: until [`Self::floor`], grants extend nothing. Called beside [`Self::adopt`].
+    pub fn suspend(&mut self, since_ms: u64, volume: VolumeId) {
+        self.unfloored.insert(volume, since_ms);
+    }
+
+    /// What the suspect replica has promised and lost is not above `epoch`: from now on it
+    /// counts as having promised that, before its disk was opened.
+    pub fn floor(&mut self, volume: VolumeId, epoch: Epoch) {
+        let Some(since_ms) = self.unfloored.remove(&volume) else { return };
+        if self.volumes.get(&volume).is_none_or(|promised| promised.epoch < epoch) {
+            self.volumes.remove(&volume);
+            self.adopt(since_ms, volume, epoch);
+        }
+    }
+
     /// The replica is deleted: nobody reads from it any more.
     pub fn forget(&mut self, volume: VolumeId) {
         self.volumes.remove(&volume);
+        self.unfloored.remove(&volume);
         for holder in self.holders.values_mut() {
             holder.fenced.remove(&volume);
         }
@@ -216,7 +241,7 @@ impl LeaseGranter {
         let listed = holder.fenced.iter().take(FENCED_PER_GRANT_MAX);
         let mut fenced: Vec<_> = listed.map(|(volume, epoch)| (*volume, *epoch)).collect();
         let all = fenced.len() == holder.fenced.len();
-        let lease_ms = if all { self.lease_ms } else { 0 };
+        let lease_ms = if all && self.unfloored.is_empty() { self.lease_ms } else { 0 };
         if mutant::active(Mutant::LeaseRenewedAfterFence) {
             fenced.clear();
         }

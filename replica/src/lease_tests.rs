@@ -53,6 +53,38 @@ fn a_promise_to_another_node_owes_what_was_granted_and_no_later_grant_adds_to_it
 }
 
 #[test]
+fn a_lost_promise_extends_nothing_until_it_is_known_how_high_it_can_have_been() {
+    // Before, epoch 2 was promised to C, which fenced off A; only epoch 1 is left of it.
+    let mut granter = LeaseGranter::new(B, 1000, 5000);
+    granter.adopt(5000, VOLUME, epoch(1));
+    granter.suspend(5000, VOLUME);
+    let grant = granter.renew(5100, A, &Renew { seq: 3, confirmed: Vec::new() });
+    assert_eq!((grant.lease_ms, grant.fenced), (0, vec![(VOLUME, epoch(1))]));
+    let confirmed = vec![(VOLUME, epoch(1))];
+    let grant = granter.renew(5200, A, &Renew { seq: 4, confirmed });
+    assert_eq!((grant.lease_ms, grant.fenced), (0, Vec::new()), "nothing true to list");
+    granter.floor(VOLUME, epoch(2));
+    assert_eq!(renew(&mut granter, 5300, A), [(VOLUME, epoch(2))]);
+    assert_eq!(renew(&mut granter, 5300, C), [(VOLUME, epoch(2))], "it may be C's own");
+    assert_eq!(granter.owed_ms(5400, VOLUME, epoch(2), C), 600, "as after any restart");
+    granter.floor(VOLUME, epoch(9));
+    assert_eq!(renew(&mut granter, 5400, A), [(VOLUME, epoch(2))], "said once");
+}
+
+#[test]
+fn a_promise_that_is_lost_altogether_counts_as_the_floor() {
+    let mut granter = LeaseGranter::new(B, 1000, 5000);
+    granter.suspend(5000, VOLUME);
+    granter.suspend(5000, OTHER);
+    granter.floor(VOLUME, epoch(3));
+    assert_eq!(granter.renew(5100, A, &Renew { seq: 3, confirmed: Vec::new() }).lease_ms, 0);
+    granter.forget(OTHER);
+    assert_eq!(renew(&mut granter, 5200, A), [(VOLUME, epoch(3))]);
+    granter.promise(5300, VOLUME, epoch(4), C);
+    assert_eq!(granter.owed_ms(5300, VOLUME, epoch(4), C), 900);
+}
+
+#[test]
 fn what_is_confirmed_is_not_owed_any_more() {
     let mut granter = granter();
     granter.promise(5000, VOLUME, epoch(1), A);

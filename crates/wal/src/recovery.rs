@@ -104,7 +104,7 @@ impl Wal {
             needed: start.position,
             head: position,
             chain,
-            incarnation,
+            incarnation: incarnation.max(evidence.incarnation),
             last: shown.last,
             recorded_mark: evidence.mark.min(position),
             damaged: end == End::Damage,

@@ -480,6 +480,39 @@ impl Wal {
         matches!(self.condition, Condition::Damaged)
     }
 
+    /// Where a damaged log can go on: above all that its ring may hold, so that
+    /// nothing found there is part of it, and nothing that is left of it is evidence.
+    ///
+    /// # Panics
+    /// If the log is not damaged.
+    #[must_use]
+    pub fn beyond(&self) -> Start {
+        assert!(self.is_damaged(), "a sound log goes on where it ends");
+        let position = self.space.limit();
+        Start { position, mark: position, incarnation: self.incarnation + 1, chain: self.chain }
+    }
+
+    /// Gives a damaged log up and goes on, empty, at [`Self::beyond`]. Only after a superblock
+    /// with that start is durable (all its copies): it is the moment at which nothing of the
+    /// old log is needed any more.
+    ///
+    /// # Panics
+    /// If the log is not damaged, or has its start elsewhere.
+    pub fn restart(&mut self, start: &Start) {
+        assert_eq!(*start, self.beyond(), "a log goes on where it was said to");
+        let resume = Resume {
+            needed: start.position,
+            head: start.position,
+            chain: start.chain,
+            incarnation: start.incarnation,
+            last: self.last_appended,
+            recorded_mark: start.mark,
+            damaged: false,
+        };
+        let window = self.window;
+        *self = Self { window, ..Self::resume(self.ring, self.pool.clone(), &resume) };
+    }
+
     /// The first write that failed, if one has; the log takes nothing any more.
     #[must_use]
     pub fn failure(&self) -> Option<&DiskError> {

@@ -6,7 +6,9 @@ use super::{
 };
 use holdfast_io::{BufPool, net::Detached};
 use holdfast_replica::{NewVolume, ReadError, SlotDigest};
-use holdfast_types::{ClusterId, DiskId, Lsn, NodeId, SlotNo, VolumeId};
+use holdfast_types::{
+    ClusterId, DiskId, Epoch, Lsn, NodeId, ReplicaId, SlotNo, VolumeId,
+};
 use holdfast_wire::peer::Hello;
 use std::future::Future;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -76,6 +78,35 @@ impl ShardHandle {
     /// Deletes the replica of a volume that is not attached. Durable on return.
     pub async fn delete_replica(&self, disk: DiskId, volume: VolumeId) -> Result<(), ReplicaError> {
         self.run(move |shard| async move { shard.delete_replica(disk, volume).await }).await?
+    }
+
+    /// Tells a suspect replica how high the promises can have been that it may have lost
+    /// ([`holdfast_replica::Host::set_floor`]); `epoch` is read from the metadata group, as of
+    /// now. Durable on return.
+    pub async fn set_floor(
+        &self,
+        disk: DiskId,
+        volume: VolumeId,
+        replica: ReplicaId,
+        epoch: Epoch,
+    ) -> Result<(), ReplicaError> {
+        self.run(move |shard| async move { shard.set_floor(disk, volume, replica, epoch).await })
+            .await?
+    }
+
+    /// Has a suspect replica that counts for no quorum start over
+    /// ([`holdfast_replica::Host::reset`], which says when that may be). Durable on return.
+    pub async fn reset_replica(
+        &self,
+        disk: DiskId,
+        volume: VolumeId,
+        replica: ReplicaId,
+        epoch: Epoch,
+    ) -> Result<(), ReplicaError> {
+        self.run(move |shard| async move {
+            shard.reset_replica(disk, volume, replica, epoch).await
+        })
+        .await?
     }
 
     /// Attaches a volume: fences its replicas, recovers their log, and returns

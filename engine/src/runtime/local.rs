@@ -6,7 +6,7 @@ use super::{
 };
 use holdfast_io::{BufPool, DiskWake};
 use holdfast_replica::{Event, Host, HostError, NewVolume, ReadError, SlotDigest, Tag};
-use holdfast_types::{DiskId, Lsn, SlotNo, VolumeId};
+use holdfast_types::{DiskId, Epoch, Lsn, ReplicaId, SlotNo, VolumeId};
 use std::{convert::Infallible, io, rc::Rc};
 use tokio::{sync::oneshot, task::spawn_local, time::timeout};
 
@@ -35,6 +35,39 @@ impl Shard {
             host.delete_volume(tag, volume);
         })
         .await
+    }
+
+    /// See [`super::ShardHandle::set_floor`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn set_floor(
+        &self,
+        disk: DiskId,
+        volume: VolumeId,
+        replica: ReplicaId,
+        epoch: Epoch,
+    ) -> Result<(), ReplicaError> {
+        let server = &self.inner.server;
+        self.change(disk, |host, tag| {
+            server.borrow_mut().floor(volume, epoch, host);
+            host.set_floor(tag, volume, replica, epoch);
+        })
+        .await
+    }
+
+    /// See [`super::ShardHandle::reset_replica`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn reset_replica(
+        &self,
+        disk: DiskId,
+        volume: VolumeId,
+        replica: ReplicaId,
+        epoch: Epoch,
+    ) -> Result<(), ReplicaError> {
+        self.change(disk, |host, tag| host.reset(tag, volume, replica, epoch)).await
     }
 
     /// Has a host create or delete something and waits for its answer.

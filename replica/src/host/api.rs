@@ -129,7 +129,8 @@ pub enum Event {
         /// Whether the range can be written; space for it is set aside until it is.
         granted: bool,
     },
-    /// Answer to [`Host::create_volume`](super::Host::create_volume) and [`Host::delete_volume`](super::Host::delete_volume).
+    /// Answer to [`Host::create_volume`](super::Host::create_volume), [`Host::delete_volume`](super::Host::delete_volume),
+    /// [`Host::set_floor`](super::Host::set_floor) and [`Host::reset`](super::Host::reset).
     VolumeChanged {
         /// The call.
         tag: Tag,
@@ -262,6 +263,14 @@ pub enum HostError {
     /// It is not.
     #[error("no replica of volume {0} is on this disk")]
     NoVolume(VolumeId),
+    /// The replica cannot start over yet.
+    #[error("no engine of epoch {epoch} has asked the replica of volume {volume} since its disk was opened")]
+    Unheard {
+        /// The volume.
+        volume: VolumeId,
+        /// The epoch.
+        epoch: Epoch,
+    },
     /// A device operation failed.
     #[error(transparent)]
     Disk(#[from] DiskError),
@@ -314,6 +323,11 @@ pub struct VolumeReport {
     pub fetched_lsn: Lsn,
     /// First LSN of each epoch.
     pub epochs: Vec<EpochSpan>,
-    /// Its log is suspect.
+    /// Its log is suspect: it may have lost what it acknowledged and promised.
     pub suspect: bool,
+    /// It may answer fences. A suspect replica may not until it was told how high its lost
+    /// promises can have been ([`Host::set_floor`](super::Host::set_floor)).
+    pub floored: bool,
+    /// The highest epoch that an engine was promised since the disk was opened; zero: none.
+    pub heard: Epoch,
 }

@@ -33,6 +33,7 @@ pub(super) struct Control {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum What {
     Promise(Epoch),
+    Floor(Epoch),
     Truncate(Epoch, Lsn),
     Create,
     Delete,
@@ -63,6 +64,9 @@ impl Host {
         };
         if volume.history != fence.history {
             return Err(Refusal::History { held: volume.history });
+        }
+        if !volume.floored {
+            return Err(Refusal::Suspect);
         }
         let promised = volume.log.promised();
         if fence.epoch < promised {
@@ -147,16 +151,15 @@ impl Host {
         }
     }
 
-    fn send(&mut self, control: Control) {
+    pub(super) fn send(&mut self, control: Control) {
         self.activity += 1;
         if !self.damaged {
             return self.outbox.push_back(super::append::Outgoing::Control(control));
         }
-        let What::Promise(epoch) = control.what else { unreachable!("refused on a damaged log") };
-        if let Some(state) = self.store.volume_mut(control.id) {
-            state.promised = state.promised.max(epoch);
-            state.suspect = true;
-        }
+        let (What::Promise(_) | What::Floor(_)) = control.what else {
+            unreachable!("refused on a damaged log")
+        };
+        // The next checkpoint takes it from the log in memory.
         self.by_checkpoint.push(control);
     }
 
@@ -164,7 +167,7 @@ impl Host {
     pub(super) fn control_meta(&self, control: &Control) -> Option<Meta> {
         let volume = self.volume(control.volume)?;
         let body = match control.what {
-            What::Promise(epoch) => Body::Promise { epoch },
+            What::Promise(epoch) | What::Floor(epoch) => Body::Promise { epoch },
             What::Truncate(epoch, last) => {
                 volume.log.accept_truncate(epoch, last).ok()?;
                 Body::Truncate { epoch, last }
@@ -183,7 +186,7 @@ impl Host {
     /// the log in memory is as it says.
     pub(super) fn control_logged(&mut self, control: &Control, entry: EntryId) {
         match control.what {
-            What::Promise(_) | What::Create => {}
+            What::Promise(_) | What::Floor(_) | What::Create => {}
             What::Truncate(_, last) => self.truncate_log(control.volume, last, entry),
             What::Delete => {
                 if let Some(volume) = self.volumes[control.volume.0 as usize].as_mut() {
@@ -193,7 +196,7 @@ impl Host {
         }
     }
 
-    fn truncate_log(&mut self, at: VolIx, last: Lsn, entry: EntryId) {
+    pub(super) fn truncate_log(&mut self, at: VolIx, last: Lsn, entry: EntryId) {
         let Some(volume) = self.volumes[at.0 as usize].as_mut() else { return };
         while volume.log.last() > last {
             let Some((lsn, record)) = volume.log.pop() else { break };
@@ -240,7 +243,16 @@ impl Host {
         match control.what {
             What::Promise(epoch) => {
                 let result = self.promise(control.volume, epoch);
+                if let Some(volume) = self.volumes[control.volume.0 as usize].as_mut() {
+                    volume.heard = volume.heard.max(epoch);
+                }
                 self.events.push(Event::Promised { tag, result });
+            }
+            What::Floor(_) => {
+                if let Some(volume) = self.volumes[control.volume.0 as usize].as_mut() {
+                    volume.floored = true;
+                }
+                self.events.push(Event::VolumeChanged { tag, result: Ok(()) });
             }
             What::Truncate(..) => self.events.push(Event::Truncated { tag, result: Ok(()) }),
             What::Create => {
@@ -302,7 +314,7 @@ impl Host {
         self.events.push(match control.what {
             What::Promise(_) => Event::Promised { tag, result: Err(refusal) },
             What::Truncate(..) => Event::Truncated { tag, result: Err(refusal) },
-            What::Create | What::Delete => {
+            What::Floor(_) | What::Create | What::Delete => {
                 let error = match &self.failed {
                     Some(error) => error.clone().into(),
                     None => HostError::NoVolume(control.id),

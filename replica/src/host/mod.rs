@@ -25,6 +25,7 @@ mod meta;
 mod peer;
 mod read;
 mod recover;
+mod rejoin;
 mod round;
 mod slab;
 mod source;
@@ -49,6 +50,7 @@ use self::{
     fill::Fills,
     index::Nodes,
     read::Reads,
+    rejoin::Reset,
     round::Round,
     slab::Slab,
     space::Space,
@@ -58,7 +60,7 @@ use self::{
 };
 use crate::store::{self, Store, StoreEvent, StoreOptions};
 use holdfast_io::{Buf, BufPool, Completion, Disk, DiskError, IoQueue, Token};
-use holdfast_types::{BlockRange, DiskId, Epoch, Lsn, VolumeId};
+use holdfast_types::{BlockRange, DiskId, Epoch, Lsn, ReplicaId, VolumeId};
 use holdfast_wal::{EntryId, Placed, Wal};
 use holdfast_wire::{Append, Fence, Record, Refusal, Truncate};
 use std::collections::{HashMap, VecDeque};
@@ -129,6 +131,8 @@ pub struct Host {
     carry: Carry,
     /// Controls that a checkpoint makes durable (damaged log).
     by_checkpoint: Vec<Control>,
+    /// Suspect replicas that are to start over.
+    resets: Vec<Reset>,
     /// Deletions that are durable, of replicas that are still here.
     deletions: Vec<Control>,
 
@@ -209,6 +213,22 @@ impl Host {
     /// Deletes a replica and frees its space. Answered by [`Event::VolumeChanged`].
     pub fn delete_volume(&mut self, tag: Tag, volume: VolumeId) {
         self.take_delete(tag, volume);
+    }
+
+    /// Tells a suspect replica how high the promises can have been that it may have
+    /// lost: the epoch that the metadata group has granted, read in a way that cannot be old.
+    /// Until then it answers no fence. Durable when [`Event::VolumeChanged`] answers it.
+    pub fn set_floor(&mut self, tag: Tag, volume: VolumeId, replica: ReplicaId, epoch: Epoch) {
+        self.take_floor(tag, volume, replica, epoch);
+    }
+
+    /// Has a suspect replica start over, as one that lags: what is applied stays, the
+    /// log above is dropped, and it may be trusted again. Only for a replica that counts for
+    /// no quorum, by the metadata group's word under `epoch`, whose engine has asked for its
+    /// promise since the disk was opened (see `rejoin` for why). Nothing happens to one
+    /// that is not suspect. Durable when [`Event::VolumeChanged`] answers it.
+    pub fn reset(&mut self, tag: Tag, volume: VolumeId, replica: ReplicaId, epoch: Epoch) {
+        self.take_reset(tag, volume, replica, epoch);
     }
 
     /// Persists a promise. Answered by [`Event::Promised`].
@@ -383,7 +403,7 @@ impl Host {
         // A checkpoint that runs must not sync what the failed write or flush may
         // have dropped, and then name it as applied.
         self.store.stop(&error);
-        self.events.push(Event::DiskFailed(error));
+        self.events.push(Event::DiskFailed(error.clone()));
         let mut controls: Vec<Control> = std::mem::take(&mut self.by_checkpoint);
         controls.append(&mut self.deletions);
         for (_, pending) in self.pending.drain(..) {
@@ -398,6 +418,10 @@ impl Host {
         }
         for control in controls {
             self.refuse_control(&control, control.tag, Refusal::DiskFailed);
+        }
+        for reset in self.resets.drain(..) {
+            let result = Err(error.clone().into());
+            self.events.push(Event::VolumeChanged { tag: reset.tag, result });
         }
         for volume in self.volumes.iter().flatten().filter(|volume| !volume.closing) {
             if let Some(stream) = volume.log.stream()

@@ -73,6 +73,7 @@ impl Host {
             space: Space::default(),
             carry: Carry::default(),
             by_checkpoint: Vec::new(),
+            resets: Vec::new(),
             deletions: Vec::new(),
             waiting: Vec::new(),
             woken: Vec::new(),
@@ -119,25 +120,41 @@ impl Host {
             state.epochs,
             state.blocks,
         );
-        for record in found.records.values() {
+        let mut records = found.records;
+        let mut end = None;
+        'records: for (lsn, record) in &records {
             let LogOp::Fresh { slots, .. } = &record.op else { continue };
-            for slot in slots {
-                // A damaged log may lack that its slots were given to another. They
-                // are neither read nor applied nor freed then.
-                if !self.store.mark_used(PhysSlot(*slot)) && !self.damaged {
+            for (at, slot) in slots.iter().enumerate() {
+                if self.store.mark_used(PhysSlot(*slot)) {
+                    continue;
+                }
+                if !self.damaged {
                     return Err(HostError::Damaged(format!(
                         "the log of volume {} names slot {slot}, which is in use",
                         state.volume
                     )));
                 }
+                // A damaged log may lack that the record was dropped, and its slots were
+                // given to another. What is committed is never dropped, so all that this
+                // takes away is not known to be.
+                let Some(logged) = record.logged else { unreachable!("it was found in the log") };
+                for slot in &slots[..at] {
+                    self.space.hold(logged.entry, PhysSlot(*slot));
+                }
+                end = Some(*lsn);
+                break 'records;
             }
         }
-        for record in found.records.into_values() {
+        if let Some(end) = end {
+            records.split_off(&end);
+        }
+        for record in records.into_values() {
             log.step(super::log::Step::Push(record));
         }
         log.recovered(found.committed);
         let volume = Volume {
             suspect: state.suspect,
+            floored: !state.suspect,
             fetched: state.fetched,
             ..Volume::new(state.volume, state.replica, state.history, log, true)
         };

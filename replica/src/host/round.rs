@@ -85,11 +85,13 @@ pub(super) struct Round {
     /// What the checkpoint that runs stores.
     stores: Start,
     /// What the superblock has.
-    start: Start,
+    pub(super) start: Start,
     /// Entries logged since the last cut, at this one.
-    entries_at_cut: u64,
+    pub(super) entries_at_cut: u64,
     /// Controls that the checkpoint that runs makes durable.
     controls: usize,
+    /// A damaged log is given up at its end.
+    pub(super) anew: bool,
     pub(super) draining: bool,
     idle: bool,
     idle_since_ms: u64,
@@ -113,6 +115,7 @@ impl Round {
             start,
             entries_at_cut: 0,
             controls: 0,
+            anew: false,
             draining: false,
             idle: false,
             idle_since_ms: 0,
@@ -138,7 +141,11 @@ impl Host {
             match before {
                 Phase::Idle if self.damaged => self.begin_damaged(),
                 Phase::Idle => self.begin_round(),
-                Phase::Marking if self.wal.recorded_mark() >= self.round.cut.position => {
+                // All that a damaged log has lies below a mark.
+                Phase::Marking
+                    if self.round.anew
+                        || self.wal.recorded_mark() >= self.round.cut.position =>
+                {
                     self.plan_piece();
                     self.round.phase = Phase::Applying;
                 }
@@ -161,6 +168,7 @@ impl Host {
 
     fn begin_round(&mut self) {
         if self.round_is_wanted() {
+            self.cut_resets();
             self.cut_here();
         }
     }
@@ -195,6 +203,7 @@ impl Host {
             || (self.space.is_wanted() || self.fills.is_short())
                 && (freeing || self.has_appliable())
             || self.fills.is_jump_due()
+            || !self.resets.is_empty()
             || self.is_apply_awaited()
             || (draining || idle && self.activity == activity_seen) && self.has_work()
     }
@@ -291,7 +300,7 @@ impl Host {
             }
             volume.log.step(Step::Applied(target));
         }
-        if self.round.last_piece {
+        if self.round.last_piece && !self.round.anew {
             self.begin_carry();
             self.round.phase = Phase::Carrying;
         } else {
@@ -301,6 +310,9 @@ impl Host {
 
     /// Whatever the checkpoint is going to say must be in the log before.
     pub(super) fn enter_barrier(&mut self) {
+        if self.round.anew && self.round.last_piece {
+            self.drop_logs();
+        }
         self.sync_states();
         let last = self.pending.back().map_or(EntryId::ZERO, |(entry, _)| *entry);
         self.round.phase = Phase::Barrier(last);
@@ -348,6 +360,9 @@ impl Host {
             state.epochs.extend(applied_epochs(log));
         }
         self.stage_jumps();
+        if self.round.last_piece {
+            self.stage_resets();
+        }
     }
 
     fn begin_checkpoint(&mut self) {
@@ -359,12 +374,23 @@ impl Host {
         stores.mark = stores.mark.max(self.wal.durable_mark());
         self.round.stores = stores;
         self.round.phase = Phase::Checkpoint;
+        self.round.controls = self.by_checkpoint.len();
         self.fills.saved();
         self.store.begin_checkpoint(LogInfo { ring: *self.wal.ring(), start: stores });
     }
 
-    /// A damaged log stays as it is; the checkpoint only makes controls durable.
+    /// A damaged log stays as it is, and the checkpoint only makes controls durable; until
+    /// a replica is to start over, which needs a log that takes entries.
     fn begin_damaged(&mut self) {
+        if !self.resets.is_empty() {
+            self.cut_resets();
+            self.round.cut = self.wal.beyond();
+            self.round.upto = self.placed_upto;
+            self.round.entries_at_cut = self.entries_since_cut;
+            self.round.anew = true;
+            self.round.phase = Phase::Marking;
+            return;
+        }
         if self.by_checkpoint.is_empty() && !self.store.is_removing() {
             return;
         }
@@ -384,9 +410,17 @@ impl Host {
             for control in self.by_checkpoint.drain(..self.round.controls).collect::<Vec<_>>() {
                 self.control_durable(control);
             }
-            return;
+            if !self.round.anew {
+                return;
+            }
+            if !self.round.last_piece {
+                self.round.phase = Phase::Marking;
+                return;
+            }
+            self.leave_damaged_log();
         }
         self.finish_jumps();
+        self.finish_resets();
         self.wal.note_recorded(&self.round.start);
         if self.round.last_piece {
             self.wal.recycle(self.round.start.position);
@@ -423,6 +457,7 @@ impl Host {
                 && self.outbox.is_empty()
                 && self.pending.is_empty()
                 && self.by_checkpoint.is_empty()
+                && self.resets.is_empty()
                 && self.fresh.is_empty()
                 && self.reads.tasks.is_empty()
                 && self.copies.is_empty()

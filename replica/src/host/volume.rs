@@ -5,7 +5,7 @@ use super::{
     index::SlotIndex,
     log::{LogRecord, Step, VolumeLog},
 };
-use holdfast_types::{HistoryId, Lsn, ReplicaId, VolumeId};
+use holdfast_types::{Epoch, HistoryId, Lsn, ReplicaId, VolumeId};
 use holdfast_wal::EntryId;
 use holdfast_wire::Ack;
 
@@ -23,6 +23,11 @@ pub(super) struct Volume {
     pub(super) log: VolumeLog,
     pub(super) index: SlotIndex,
     pub(super) suspect: bool,
+    /// No promise that it has forgotten is higher than the one it knows: always so,
+    /// but for a suspect replica until it was told (see `rejoin`).
+    pub(super) floored: bool,
+    /// The highest epoch that an engine was promised since the disk was opened.
+    pub(super) heard: Epoch,
     /// Its creation is on stable storage.
     pub(super) created: bool,
     /// To be deleted: answers nothing any more.
@@ -56,6 +61,8 @@ impl Volume {
             log,
             index: SlotIndex::default(),
             suspect: false,
+            floored: true,
+            heard: Epoch::ZERO,
             created,
             closing: false,
             deleted: None,
@@ -93,6 +100,8 @@ impl Volume {
             fetched_lsn: self.fetched,
             epochs: self.log.epochs().to_vec(),
             suspect: self.suspect,
+            floored: self.floored,
+            heard: self.heard,
         }
     }
 

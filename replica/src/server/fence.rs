@@ -30,6 +30,7 @@ impl Server {
             return self.send(conn, FromReplica::Promised(Err(Refusal::Unknown)));
         };
         let accepts = host.failure().is_none()
+            && report.floored
             && report.history == fence.history
             && report.promised <= fence.epoch;
         if accepts {
@@ -65,6 +66,7 @@ impl Server {
         let disk = self.adopted(host);
         let Some(report) = host.volume_report(fence.volume) else { return };
         let accepts = host.failure().is_none()
+            && report.floored
             && report.history == fence.history
             && report.promised <= fence.epoch
             && self.leases.may_promise(fence.volume, fence.epoch, self.node);
@@ -75,6 +77,14 @@ impl Server {
         self.replace_owner(None, fence.epoch, session, fence.volume, host, now_ms);
         self.owners.remove(&(disk, fence.volume));
         self.promise(fence.volume, fence.epoch, self.node, host, now_ms);
+    }
+
+    /// A suspect replica is told how high the promises can have been that it may have lost:
+    /// called right before [`Host::set_floor`]. From now on leases are granted again.
+    pub fn floor(&mut self, volume: VolumeId, epoch: Epoch, host: &Host) {
+        if let Some(report) = host.volume_report(volume) {
+            self.leases.floor(volume, report.promised.max(epoch));
+        }
     }
 
     fn promise(

@@ -169,6 +169,9 @@ impl Server {
         self.disks.entry(host.disk_id()).or_default();
         for report in host.volumes() {
             self.leases.adopt(now_ms, report.volume, report.promised);
+            if !report.floored {
+                self.leases.suspend(now_ms, report.volume);
+            }
         }
     }
 

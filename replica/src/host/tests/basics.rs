@@ -436,6 +436,9 @@ fn a_damaged_log_does_not_vote_but_its_promises_count() {
     let hits = rig.disk.damage("wal", |page| page[..8] == 0xd00du64.to_le_bytes());
     assert_eq!(hits, 1);
     rig.reopen_suspect();
+    assert_eq!(rig.fence(VOLUME, 5), Err(Refusal::Suspect), "it may have promised more");
+    rig.floor(VOLUME, 3);
+    assert_eq!(rig.fence(VOLUME, 2), Err(Refusal::Fenced { promised: Epoch::new(3) }));
     let promise = rig.fence(VOLUME, 5).unwrap();
     assert!(promise.suspect);
     assert_eq!((promise.epoch.get(), promise.last_lsn.get()), (5, 1), "what is before the hole");
@@ -447,6 +450,7 @@ fn a_damaged_log_does_not_vote_but_its_promises_count() {
     assert_eq!(rig.refused(), Refusal::Suspect);
     rig.disk.power_cut();
     rig.reopen_suspect();
+    rig.floor(VOLUME, 3);
     assert_eq!(rig.fence(VOLUME, 4), Err(Refusal::Fenced { promised: Epoch::new(5) }));
     let tag = rig.tag();
     rig.host.delete_volume(tag, VOLUME);

@@ -107,6 +107,7 @@ fn a_tail_whose_truncation_is_lost_does_not_come_back() {
         rig.disk.damage("wal", |page| page[..8] == *b"HFwalfrm" && page[32..40] == truncation);
     assert_eq!(hits, 1);
     rig.reopen_suspect();
+    rig.floor(WIDE, 2);
     let promise = rig.fence(WIDE, 3).unwrap();
     assert_eq!(promise.last_epoch, Epoch::new(2), "as far as the store has it");
     assert_eq!(promise.last_lsn, promise.applied_lsn);

@@ -198,6 +198,24 @@ impl Rig {
         })
     }
 
+    fn replica(&self, volume: VolumeId) -> ReplicaId {
+        self.host.volumes().iter().find(|report| report.volume == volume).unwrap().replica
+    }
+
+    /// What the node does first with a suspect replica.
+    pub(super) fn floor(&mut self, volume: VolumeId, epoch: u64) {
+        let (tag, replica) = (self.tag(), self.replica(volume));
+        self.host.set_floor(tag, volume, replica, Epoch::new(epoch));
+        self.changed(tag).unwrap();
+    }
+
+    /// Has a suspect replica start over.
+    pub(super) fn reset(&mut self, volume: VolumeId, epoch: u64) -> Result<(), String> {
+        let (tag, replica) = (self.tag(), self.replica(volume));
+        self.host.reset(tag, volume, replica, Epoch::new(epoch));
+        self.changed(tag)
+    }
+
     pub(super) fn truncate(
         &mut self,
         volume: VolumeId,
