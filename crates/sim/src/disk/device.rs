@@ -41,6 +41,7 @@ impl Disk for SimDisk {
     fn available(&mut self) -> io::Result<u64> {
         Ok(match self.options.device {
             true => 0,
+            false if self.faults().full => 0,
             false => self.options.capacity_bytes.saturating_sub(self.allocated_bytes()),
         })
     }

@@ -40,11 +40,12 @@ impl SimDisk {
     }
 
     fn end(&mut self, mut op: InFlight) -> Completion {
+        let faults = self.faults();
         let rate = match op.kind {
-            Kind::Read(_) => self.faults.read_errors,
-            Kind::Write { .. } => self.faults.write_errors,
-            Kind::Sync { .. } => self.faults.sync_errors,
-            Kind::Allocate(_) => self.faults.allocate_errors,
+            Kind::Read(_) => faults.read_errors,
+            Kind::Write { .. } => faults.write_errors,
+            Kind::Sync { .. } => faults.sync_errors,
+            Kind::Allocate(_) => faults.allocate_errors,
             Kind::Discard(_) => 0,
         };
         if self.rng.per_million(rate) {
@@ -63,7 +64,9 @@ impl SimDisk {
                 let Kind::Write { change, bufs, durable } = op.kind else {
                     unreachable!("matched above")
                 };
-                self.carry_out(op.file, change, durable);
+                if !self.strays(op.file, &change, durable) {
+                    self.carry_out(op.file, change, durable);
+                }
                 OpResult::Written(bufs)
             }
             Kind::Sync { covers } => {
@@ -129,7 +132,8 @@ impl SimDisk {
         };
         let missing = change.pages.iter().enumerate().filter(|page| needs(*page)).count() as u64;
         let wanted = self.allocated_bytes() + missing * PAGE_BYTES as u64;
-        if missing == 0 || wanted <= self.options.capacity_bytes {
+        let full = self.faults().full;
+        if missing == 0 || (wanted <= self.options.capacity_bytes && !full) {
             return None;
         }
         let mut error = error(name, op.kind.name(), op, "no space left");
@@ -139,7 +143,7 @@ impl SimDisk {
     }
 
     /// Carries a change out on the live image, and on the durable one if it is durable.
-    fn carry_out(&mut self, file: usize, mut change: Change, durable: bool) {
+    pub(super) fn carry_out(&mut self, file: usize, mut change: Change, durable: bool) {
         let file = &mut self.files[file];
         change.apply_all(&mut file.live);
         change.completed_at = self.completions;

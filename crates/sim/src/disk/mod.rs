@@ -8,6 +8,7 @@
 //! [`SimDisk::power_cut`]. Nothing here depends on anything but the seed and
 //! the operations.
 
+mod astray;
 mod change;
 mod device;
 mod end;
@@ -17,11 +18,13 @@ mod power;
 #[cfg(test)]
 mod tests;
 
+pub use astray::{Wandered, Way};
 pub use faults::Faults;
 pub use image::{PAGE_BYTES, SECTOR_BYTES};
 pub use power::CutMood;
 
 use crate::{rng::SimRng, trace::Trace};
+use astray::Aim;
 use change::{Change, PageChange};
 use end::failed;
 use holdfast_io::{Completion, FileId, Op, Token};
@@ -46,6 +49,8 @@ pub struct DiskCounts {
     pub no_space: u64,
     /// Bits flipped.
     pub bit_flips: u64,
+    /// Writes lost or misdirected.
+    pub astray: u64,
     /// Undurable changes that the last cut kept whole.
     pub kept: u64,
     /// Undurable changes that the last cut lost whole.
@@ -67,6 +72,10 @@ pub struct SimDisk {
     trace: Trace,
     options: DiskOptions,
     faults: Faults,
+    /// Until then; `None`: for good.
+    faults_until_ns: Option<u64>,
+    aim: Option<Aim>,
+    wandered: Vec<Wandered>,
     files: Vec<SimFile>,
     handles: Vec<Handle>,
     in_flight: Vec<InFlight>,
@@ -173,6 +182,9 @@ impl SimDisk {
             trace,
             options,
             faults: Faults::NONE,
+            faults_until_ns: None,
+            aim: None,
+            wandered: Vec::new(),
             files,
             handles: Vec::new(),
             in_flight: Vec::new(),
@@ -185,9 +197,14 @@ impl SimDisk {
         }
     }
 
-    /// Injects `faults` from now on.
-    pub fn set_faults(&mut self, faults: Faults) {
-        self.faults = faults;
+    /// What the next process finds instead of this disk: its files, and what is wrong with it.
+    fn after(&self, seed: u64, files: Vec<SimFile>) -> Self {
+        let mut disk = Self::on(seed, self.options, self.trace.clone(), files);
+        if self.faults_until_ns.is_some() {
+            (disk.faults, disk.faults_until_ns) = (self.faults, self.faults_until_ns);
+        }
+        (disk.aim, disk.wandered) = (self.aim, self.wandered.clone());
+        disk
     }
 
     /// Lets the power fail instead of the completion after the next `completions`:
@@ -349,11 +366,11 @@ impl SimDisk {
                 Kind::Discard(Change::new(first, pages))
             }
         };
-        let due_ns = self.now_ns
-            + match self.rng.percent(STRAGGLER_PERCENT) {
-                true => self.rng.within(STRAGGLER_NS),
-                false => self.rng.within(LATENCY_NS),
-            };
+        let takes_ns = match self.rng.percent(STRAGGLER_PERCENT) {
+            true => self.rng.within(STRAGGLER_NS),
+            false => self.rng.within(LATENCY_NS),
+        };
+        let due_ns = self.now_ns + takes_ns * u64::from(self.faults().slowness.max(1));
         let durable = matches!(kind, Kind::Write { durable: true, .. });
         self.trace.note(
             &[1, token.0, file as u64, offset, len, u64::from(durable), due_ns],

@@ -71,7 +71,7 @@ impl SimDisk {
                 counts.kept, counts.lost, counts.torn
             )
         });
-        let mut disk = Self::on(seed, self.options, self.trace.clone(), files);
+        let mut disk = self.after(seed, files);
         disk.counts = counts;
         disk
     }
@@ -104,7 +104,7 @@ impl SimDisk {
         self.trace.note(&[6, counts.kept, counts.lost], || {
             format!("disk: process killed: {} in flight done, {} not", counts.kept, counts.lost)
         });
-        let mut disk = Self::on(seed, self.options, self.trace.clone(), files);
+        let mut disk = self.after(seed, files);
         disk.counts = counts;
         disk
     }

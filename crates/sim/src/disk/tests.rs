@@ -181,6 +181,76 @@ fn two_writes_of_one_page_in_flight_are_noticed() {
     assert!(disk.misuse().is_some());
 }
 
+#[test]
+fn a_lost_write_is_acknowledged_and_never_there_until_it_is_made_good() {
+    let pool = BufPool::new(1 << 20);
+    let mut disk = disk(4);
+    let file = disk.open("a", OpenMode::CreateNew).unwrap();
+    disk.run(write(file, 0, page(&pool, 1, 2), true)).unwrap();
+    assert!(!disk.lead_astray("b", Way::Lost, 0));
+    assert!(disk.lead_astray("a", Way::Lost, 1));
+    disk.run(write(file, 0, page(&pool, 2, 1), true)).unwrap();
+    disk.run(write(file, 0, page(&pool, 3, 2), true)).unwrap();
+    let bytes = read(&mut disk, &pool, "a", 2);
+    assert_eq!((bytes[0], bytes[4096]), (2, 1));
+    let mut next = disk.power_cut_in(CutMood::KeepsAll, 1);
+    assert_eq!(read(&mut next, &pool, "a", 2)[0], 2);
+    assert_eq!(next.astray("a").map(Wandered::pages).collect::<Vec<_>>(), [0..2]);
+    // The second page was written since.
+    let file = next.open("a", OpenMode::Existing).unwrap();
+    next.run(write(file, 4096, page(&pool, 9, 1), true)).unwrap();
+    next.make_good("a");
+    let bytes = read(&mut next.power_cut_in(CutMood::LosesAll, 1), &pool, "a", 2);
+    assert_eq!((bytes[0], bytes[4096]), (3, 9));
+    assert_eq!(next.astray("a").count(), 0);
+}
+
+#[test]
+fn a_misdirected_write_hits_something_else_and_that_is_put_back() {
+    let pool = BufPool::new(1 << 20);
+    for seed in 0..50 {
+        let mut disk = disk(seed);
+        let file = disk.open("a", OpenMode::CreateNew).unwrap();
+        for at in 0..8 {
+            disk.run(write(file, at * 4096, page(&pool, at as u8 + 1, 1), true)).unwrap();
+        }
+        disk.lead_astray("a", Way::Misdirected, 0);
+        disk.run(write(file, 3 * 4096, page(&pool, 99, 1), true)).unwrap();
+        let places = |disk: &mut SimDisk| -> Vec<u8> {
+            read(disk, &pool, "a", 8).chunks(4096).map(|page| page[0]).collect()
+        };
+        let hit = places(&mut disk);
+        assert_eq!(hit[3], 4, "what was meant is as it was");
+        assert_eq!(hit.iter().filter(|value| **value == 99).count(), 1);
+        assert_eq!(disk.counts().astray, 1);
+        disk.make_good("a");
+        assert_eq!(places(&mut disk), [1, 2, 3, 99, 5, 6, 7, 8]);
+        // Only one.
+        disk.run(write(file, 0, page(&pool, 50, 1), true)).unwrap();
+        assert_eq!(places(&mut disk)[0], 50);
+    }
+}
+
+#[test]
+fn a_spell_ends_by_itself_and_outlives_a_process() {
+    let pool = BufPool::new(1 << 20);
+    let mut disk = disk(4);
+    let file = disk.open("a", OpenMode::CreateNew).unwrap();
+    disk.run(write(file, 0, page(&pool, 1, 1), true)).unwrap();
+    disk.set_faults_until(Faults { full: true, slowness: 100, ..Faults::NONE }, 1_000_000_000);
+    assert_eq!(disk.available().unwrap(), 0);
+    disk.run(write(file, 0, page(&pool, 2, 1), true)).unwrap();
+    assert!(disk.now_ns() >= 100 * LATENCY_NS.start, "{} ns", disk.now_ns());
+    let error = disk.run(write(file, 4096, page(&pool, 2, 1), true)).unwrap_err();
+    assert_eq!(error.kind, DiskErrorKind::NoSpace);
+    let mut next = disk.killed(1);
+    assert_eq!(next.available().unwrap(), 0);
+    next.advance_to(1_000_000_000);
+    assert!(next.available().unwrap() > 0);
+    let file = next.open("a", OpenMode::Existing).unwrap();
+    next.run(write(file, 4096, page(&pool, 2, 1), true)).unwrap();
+}
+
 fn some_schedule(seed: u64) -> u64 {
     let pool = BufPool::new(1 << 20);
     let mut disk = disk(seed);

@@ -4,7 +4,9 @@
 //! at which each began and ended. Moments are numbers that no two of them share.
 //! A write whose end nobody knows (the connection was lost, the engine stopped) has
 //! none: it may have taken effect at any time after its beginning, or never; but
-//! once somebody has seen it, it stays.
+//! once somebody has seen it, it stays. When the engine that it was sequenced by has been
+//! replaced by another that serves, it is *decided*: it has taken effect before that, or
+//! never will. So it does not flicker: absent once after that moment, absent for ever.
 //!
 //! [`History::check`] decides whether each block's history is linearizable. Every
 //! write stores a value of its own, so who reads from whom is known, and the
@@ -51,9 +53,34 @@ impl fmt::Display for Step {
     }
 }
 
+/// A write of one block.
+#[derive(Clone, Copy, Debug)]
+struct Write {
+    step: Step,
+    /// It has taken effect before, or never will.
+    decided: Option<Moment>,
+}
+
+impl Write {
+    /// When it was over, as far as anybody can tell.
+    fn end(&self) -> Moment {
+        self.step.end().min(self.decided.unwrap_or(Moment::MAX))
+    }
+}
+
+impl fmt::Display for Write {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.step)?;
+        match self.decided {
+            Some(decided) => write!(f, ", decided by {decided}"),
+            None => Ok(()),
+        }
+    }
+}
+
 #[derive(Clone, Debug, Default)]
 struct BlockHistory {
-    writes: BTreeMap<WriteId, Step>,
+    writes: BTreeMap<WriteId, Write>,
     reads: Vec<(WriteId, Step)>,
 }
 
@@ -79,16 +106,30 @@ impl History {
     /// If the block was written under this number before.
     pub fn write_begins(&mut self, block: BlockNo, id: WriteId, client: u64, begun: Moment) {
         let step = Step { client, begun, ended: None };
-        let before = self.blocks.entry(block).or_default().writes.insert(id, step);
+        let write = Write { step, decided: None };
+        let before = self.blocks.entry(block).or_default().writes.insert(id, write);
         assert!(before.is_none(), "write {} of block {block} twice", id.0);
     }
 
     /// The write was acknowledged.
     pub fn write_ended(&mut self, block: BlockNo, id: WriteId, ended: Moment) {
-        let step = self.blocks.get_mut(&block).and_then(|block| block.writes.get_mut(&id));
-        if let Some(step) = step {
-            step.ended = Some(ended);
+        let write = self.blocks.get_mut(&block).and_then(|block| block.writes.get_mut(&id));
+        if let Some(write) = write {
+            write.step.ended = Some(ended);
         }
+    }
+
+    /// Those of the writes without an end that `gone` names have taken effect by now, or never
+    /// will: what sequenced them cannot commit any more. How many that are.
+    pub fn decide(&mut self, by: Moment, gone: impl Fn(WriteId) -> bool) -> u64 {
+        let mut decided = 0;
+        for (id, write) in self.blocks.values_mut().flat_map(|block| &mut block.writes) {
+            if write.step.ended.is_none() && write.decided.is_none() && gone(*id) {
+                write.decided = Some(by);
+                decided += 1;
+            }
+        }
+        decided
     }
 
     /// A write that was never handed over, or refused without effect.
@@ -130,7 +171,8 @@ impl History {
 impl BlockHistory {
     fn check(&self) -> Result<(), String> {
         // The block was written with zeroes before everything.
-        let blank = Step { client: 0, begun: 0, ended: Some(0) };
+        let step = Step { client: 0, begun: 0, ended: Some(0) };
+        let blank = Write { step, decided: None };
         let mut clusters: BTreeMap<WriteId, Cluster> = BTreeMap::new();
         clusters.insert(WriteId::ZEROES, Cluster::new(WriteId::ZEROES, blank));
         for (id, write) in &self.writes {

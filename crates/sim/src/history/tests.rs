@@ -61,6 +61,31 @@ fn a_write_without_an_end_may_happen_or_not_but_only_once() {
 }
 
 #[test]
+fn a_decided_write_is_seen_at_once_or_never() {
+    let decided = |reads: &[(char, u64, u64, Option<u64>)]| {
+        let mut steps = vec![('w', 1, 1, Some(2)), ('w', 2, 3, None)];
+        steps.extend(reads);
+        let mut history = history(&steps);
+        assert_eq!(history.decide(10, |id| id == WriteId(2)), 1);
+        assert_eq!(history.decide(20, |_| true), 0, "decided once, and not what has an end");
+        history.check().is_ok()
+    };
+    assert!(decided(&[('r', 1, 5, Some(6)), ('r', 1, 30, Some(31))]), "never");
+    assert!(decided(&[('r', 1, 5, Some(6)), ('r', 2, 30, Some(31))]), "at once");
+    assert!(decided(&[('r', 1, 9, Some(12)), ('r', 2, 30, Some(31))]), "beside the decision");
+    assert!(!decided(&[('r', 1, 11, Some(12)), ('r', 2, 30, Some(31))]), "absent, then present");
+    assert!(!decided(&[('r', 2, 11, Some(12)), ('r', 1, 30, Some(31))]), "present, then absent");
+    assert!(!decided(&[('r', 2, 5, Some(6)), ('r', 1, 30, Some(31))]), "seen before");
+    let undecided = [
+        ('w', 1, 1, Some(2)),
+        ('w', 2, 3, None),
+        ('r', 1, 11, Some(12)),
+        ('r', 2, 30, Some(31)),
+    ];
+    assert!(holds(&undecided), "its engine may still commit it");
+}
+
+#[test]
 fn two_readers_agree_on_the_order_of_writes() {
     let writes = [('w', 1, 1, Some(100)), ('w', 2, 2, Some(99))];
     let one = [writes[0], writes[1], ('r', 1, 3, Some(4)), ('r', 2, 5, Some(6))];

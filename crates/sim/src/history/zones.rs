@@ -1,37 +1,38 @@
 //! The zone test: a write and the reads that saw it form a cluster; a cluster
 //! occupies the stretch of time between its first end and its last beginning.
 
-use super::{Moment, Step};
+use super::{Moment, Step, Write};
 use crate::model::WriteId;
 
 /// A write and those who read it.
 #[derive(Clone, Debug)]
 pub(super) struct Cluster {
     id: WriteId,
-    write: Step,
+    write: Write,
     reads: u64,
-    /// The step that ends first, and the one that begins last.
-    first_end: Step,
+    /// What is over first, and what begins last.
+    first_end: (Moment, Step),
     last_begin: Step,
 }
 
 impl Cluster {
-    pub(super) fn new(id: WriteId, write: Step) -> Self {
-        Self { id, write, reads: 0, first_end: write, last_begin: write }
+    pub(super) fn new(id: WriteId, write: Write) -> Self {
+        let (first_end, last_begin) = ((write.end(), write.step), write.step);
+        Self { id, write, reads: 0, first_end, last_begin }
     }
 
     /// # Errors
     /// If the read was over before the write began.
     pub(super) fn add_read(&mut self, read: Step) -> Result<(), String> {
-        if read.end() < self.write.begun {
+        if read.end() < self.write.step.begun {
             return Err(format!(
                 "{read} read write {} of {}, before it began",
                 self.id.0, self.write
             ));
         }
         self.reads += 1;
-        if read.end() < self.first_end.end() {
-            self.first_end = read;
+        if read.end() < self.first_end.0 {
+            self.first_end = (read.end(), read);
         }
         if read.begun > self.last_begin.begun {
             self.last_begin = read;
@@ -41,27 +42,27 @@ impl Cluster {
 
     /// Whether its write surely happened: it was acknowledged, or seen.
     pub(super) fn took_effect(&self) -> bool {
-        self.write.ended.is_some() || self.reads > 0
+        self.write.step.ended.is_some() || self.reads > 0
     }
 
     /// Its value must have been the block's from some step's end until another
     /// step's beginning.
     fn is_forward(&self) -> bool {
-        self.first_end.end() < self.last_begin.begun
+        self.first_end.0 < self.last_begin.begun
     }
 
     fn low(&self) -> Moment {
-        self.first_end.end().min(self.last_begin.begun)
+        self.first_end.0.min(self.last_begin.begun)
     }
 
     fn high(&self) -> Moment {
-        self.first_end.end().max(self.last_begin.begun)
+        self.first_end.0.max(self.last_begin.begun)
     }
 
     fn told(&self) -> String {
         format!(
             "write {} ({}; over first for {}, still seen by {})",
-            self.id.0, self.write, self.first_end, self.last_begin
+            self.id.0, self.write, self.first_end.1, self.last_begin
         )
     }
 }

@@ -3,6 +3,12 @@
 
 use holdfast_types::{BLOCK_BYTES, BlockNo};
 
+/// What a client writes at least: each sector says whose it is.
+pub const SECTOR_BYTES: usize = 512;
+/// Sectors in a block.
+pub const BLOCK_SECTORS: usize = BLOCK_BYTES / SECTOR_BYTES;
+const SECTOR_WORDS: u64 = (SECTOR_BYTES / 8) as u64;
+
 /// Number of a write; zero stands for zeroes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WriteId(pub u64);
@@ -17,7 +23,7 @@ impl WriteId {
         }
         // Each sector begins with the write and the block, so that what is found
         // in a wrong place can be named.
-        match index % 64 {
+        match index % SECTOR_WORDS {
             0 => self.0,
             1 => block.get(),
             _ => (self.0 ^ block.get().rotate_left(32) ^ index).wrapping_mul(0x9e37_79b9_7f4a_7c15),
@@ -39,6 +45,24 @@ impl WriteId {
             .chunks_exact(8)
             .enumerate()
             .all(|(index, word)| word == self.word(block, index as u64).to_le_bytes())
+    }
+
+    /// Fills `into`, the sector of that number in `block`, with what this write puts there.
+    pub fn fill_sector(self, block: BlockNo, sector: usize, into: &mut [u8]) {
+        assert_eq!(into.len(), SECTOR_BYTES, "one sector");
+        let first = sector as u64 * SECTOR_WORDS;
+        for (index, word) in (first..).zip(into.chunks_exact_mut(8)) {
+            word.copy_from_slice(&self.word(block, index).to_le_bytes());
+        }
+    }
+
+    /// Whether `bytes` are what this write puts into that sector of `block`.
+    #[must_use]
+    pub fn matches_sector(self, block: BlockNo, sector: usize, bytes: &[u8]) -> bool {
+        let first = sector as u64 * SECTOR_WORDS;
+        let mut words = (first..).zip(bytes.chunks_exact(8));
+        bytes.len() == SECTOR_BYTES
+            && words.all(|(index, word)| word == self.word(block, index).to_le_bytes())
     }
 
     /// The write that `bytes` seem to be of, and the block that they name.

@@ -5,16 +5,16 @@
 //! first of them behind a record of an earlier epoch. So a record, named by its
 //! LSN and epoch, determines all before it.
 
-use super::WriteId;
-use holdfast_types::{BLOCK_BYTES, BlockNo, BlockRange, Epoch, EpochSpan, Lsn};
+use super::{WriteId, content::SECTOR_BYTES};
+use holdfast_types::{BLOCK_BYTES, BlockNo, BlockRange, Epoch, EpochSpan, Lsn, block_crc};
 use holdfast_wire::{Append, Record, RecordOp};
 use std::collections::BTreeMap;
 
 /// What a record does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Made {
-    /// Stores these writes' content, block by block.
-    Write(BlockNo, Vec<WriteId>),
+    /// Stores blocks with these checksums.
+    Write(BlockNo, Vec<u32>),
     /// Discards.
     Discard(BlockRange),
     /// Begins its epoch.
@@ -27,8 +27,7 @@ impl Made {
     fn of(record: &Record) -> Self {
         match &record.op {
             RecordOp::Write { range, data, .. } => {
-                let blocks = data.chunks(BLOCK_BYTES).map(|block| WriteId::named_in(block).0);
-                Self::Write(range.start, blocks.collect())
+                Self::Write(range.start, data.chunks(BLOCK_BYTES).map(block_crc).collect())
             }
             RecordOp::Discard { range } => Self::Discard(*range),
             RecordOp::EpochStart => Self::EpochStart,
@@ -70,8 +69,9 @@ impl Reign {
 pub struct Lineage {
     reigns: BTreeMap<Epoch, Reign>,
     committed: Point,
-    blocks: Vec<WriteId>,
-    /// Committed writes, by number: the last record of each.
+    /// Checksums of what is stored; `None`: nothing.
+    blocks: Vec<Option<u32>>,
+    /// Writes, by number: the last record of each.
     records_of: BTreeMap<WriteId, Point>,
 }
 
@@ -82,7 +82,7 @@ impl Lineage {
         Self {
             reigns: BTreeMap::new(),
             committed: Point::default(),
-            blocks: vec![WriteId::ZEROES; blocks as usize],
+            blocks: vec![None; blocks as usize],
             records_of: BTreeMap::new(),
         }
     }
@@ -118,17 +118,34 @@ impl Lineage {
         }
         let next = reign.first.get() + reign.records.len() as u64;
         if lsn.get() == next {
-            if let Made::Write(_, ids) = &made {
-                for id in ids {
-                    self.records_of.insert(*id, Point { lsn, epoch });
+            reign.records.push(made);
+            if let RecordOp::Write { data, .. } = &record.op {
+                for block in data.chunks(BLOCK_BYTES) {
+                    self.note_writes(block, Point { lsn, epoch });
                 }
             }
-            reign.records.push(made);
             return Ok(());
         }
         match reign.get(lsn) {
             Some(before) if *before == made => Ok(()),
             before => Err(format!("record {lsn} of epoch {epoch} is {made:?}, was {before:?}")),
+        }
+    }
+
+    /// Which writes a record's block is of. A block of several is a part written into what
+    /// was there, so the others were recorded before.
+    fn note_writes(&mut self, block: &[u8], at: Point) {
+        let first = WriteId::named_in(block).0;
+        let ids = || block.chunks(SECTOR_BYTES).map(|sector| WriteId::named_in(sector).0);
+        match ids().all(|id| id == first) {
+            true => {
+                self.records_of.insert(first, at);
+            }
+            false => {
+                for id in ids() {
+                    self.records_of.entry(id).or_insert(at);
+                }
+            }
         }
     }
 
@@ -203,16 +220,18 @@ impl Lineage {
             let Some(epoch) = self.epoch_at(end, lsn) else { break };
             let made = self.reigns.get(&epoch).and_then(|reign| reign.get(lsn));
             match made {
-                Some(Made::Write(start, ids)) => {
-                    let start = start.get() as usize;
-                    self.blocks[start..start + ids.len()].copy_from_slice(ids);
+                Some(Made::Write(start, crcs)) => {
+                    let blocks = &mut self.blocks[start.get() as usize..];
+                    for (block, crc) in blocks.iter_mut().zip(crcs) {
+                        *block = Some(*crc);
+                    }
                 }
                 Some(Made::Discard(range)) => {
                     let range = range.start.get() as usize..range.end().get() as usize;
-                    self.blocks[range].fill(WriteId::ZEROES);
+                    self.blocks[range].fill(None);
                 }
                 Some(Made::Resize(blocks)) => {
-                    self.blocks.resize(*blocks as usize, WriteId::ZEROES);
+                    self.blocks.resize(*blocks as usize, None);
                 }
                 Some(Made::EpochStart) | None => {}
             }
@@ -220,9 +239,9 @@ impl Lineage {
         self.committed = end;
     }
 
-    /// What every block holds, as of all that is committed.
+    /// Checksums of what every block holds, as of all that is committed; `None`: nothing.
     #[must_use]
-    pub fn blocks(&self) -> &[WriteId] {
+    pub fn blocks(&self) -> &[Option<u32>] {
         &self.blocks
     }
 

@@ -5,7 +5,7 @@ mod content;
 mod lineage;
 mod volume;
 
-pub use content::WriteId;
+pub use content::{BLOCK_SECTORS, SECTOR_BYTES, WriteId};
 pub use lineage::{Lineage, Made, Point};
 pub use volume::{Existence, LogEntry, Sent, VolumeModel};
 
