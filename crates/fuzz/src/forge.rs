@@ -2,6 +2,7 @@
 //! not by the code that checks them.
 
 pub mod frames;
+pub mod log;
 
 /// CRC-32 of `bytes` with the four at `at` taken as zero.
 #[must_use]

@@ -11,6 +11,7 @@
 //! put right afterwards ([`forge`]). What a run came to is told by [`Labels`];
 //! those that a corpus must reach stand in `fuzz/labels/`.
 
+pub mod disk;
 pub mod forge;
 mod input;
 mod labels;

@@ -1,6 +1,7 @@
 //! A target, and how one input is run.
 
 use crate::Labels;
+use holdfast_io::BufPool;
 
 /// Bytes of an input at most; longer ones are cut. `fuzz/run` gives libFuzzer the same limit.
 pub const INPUT_BYTES_MAX: usize = 64 << 10;
@@ -46,6 +47,18 @@ impl Target {
         );
         Taken { heap_bytes: taken.bytes_max }
     }
+}
+
+/// Bytes of [`shared_pool`].
+const POOL_BYTES: usize = 4 << 20;
+
+/// Buffers that all runs of a thread share, so that a run need not have the heap clear them. What
+/// does not fit any more comes from the heap, and counts.
+pub(crate) fn shared_pool() -> BufPool {
+    thread_local! {
+        static POOL: BufPool = uncounted(|| BufPool::new(POOL_BYTES));
+    }
+    POOL.with(BufPool::clone)
 }
 
 /// What `build` makes, not counted as taken by the run at hand: for what is made once, for all inputs.

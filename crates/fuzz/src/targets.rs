@@ -1,11 +1,12 @@
 //! All targets, one module each.
 
+mod wal;
 mod wire;
 
 use crate::Target;
 
 /// Every target.
-pub static TARGETS: [Target; 1] = [wire::TARGET];
+pub static TARGETS: [Target; 2] = [wire::TARGET, wal::TARGET];
 
 /// The target of this name.
 ///

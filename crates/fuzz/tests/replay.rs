@@ -19,7 +19,7 @@ macro_rules! replays {
     };
 }
 
-replays! { wire }
+replays! { wire wal }
 
 fn fuzz() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz")
