@@ -96,6 +96,8 @@ counts! {
     cuts_of_all,
     /// Processes paused.
     pauses,
+    /// Those of them that outlasted a lease.
+    pauses_beyond_lease,
     /// Nodes cut off from all others.
     partitions,
     /// Directions cut.
@@ -110,6 +112,8 @@ counts! {
     peers_silent,
     /// Times the metadata group lost its quorum.
     metadata_away,
+    /// Times that it had it again while things still went wrong.
+    metadata_back,
     /// Questions that the metadata group has carried out.
     questions,
     /// Attachments to another node, or to the same one again.

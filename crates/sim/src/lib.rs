@@ -21,6 +21,7 @@ pub mod model;
 #[cfg(feature = "mutants")]
 pub mod mutants;
 pub mod net;
+pub mod plan;
 pub mod rng;
 pub mod runs;
 pub mod scenario;

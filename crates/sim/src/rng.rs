@@ -25,6 +25,12 @@ impl SimRng {
         Self::new(seed ^ salt)
     }
 
+    /// The same for one of several alike parts.
+    #[must_use]
+    pub fn nth(seed: u64, part: &str, nth: usize) -> Self {
+        Self::of(seed ^ (nth as u64 + 1) << 32, part)
+    }
+
     /// A number from `range`.
     pub fn within(&mut self, range: Range<u64>) -> u64 {
         self.0.random_range(range)

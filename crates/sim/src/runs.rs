@@ -1,6 +1,12 @@
 //! Many seeds of every scenario, on a few threads, and what they add up to.
 
-use crate::{counts::Counts, invariants::Violation, scenario, trace::Trace};
+use crate::{
+    counts::Counts,
+    invariants::Violation,
+    plan::{Ran, Trim},
+    scenario,
+    trace::Trace,
+};
 use std::{
     fmt,
     sync::{
@@ -36,14 +42,21 @@ impl Scenario {
 
     /// Runs one seed.
     pub fn run(self, seed: u64, trace: Trace) -> (Counts, Result<(), Violation>) {
+        let Ran { counts, result, .. } = self.run_trimmed(seed, &Trim::default(), trace);
+        (counts, result)
+    }
+
+    /// Runs one seed, but for what `trim` leaves out.
+    pub fn run_trimmed(self, seed: u64, trim: &Trim, trace: Trace) -> Ran {
         match self {
-            Self::Log => scenario::log::run_seed(seed, trace),
-            Self::Replica => scenario::replica::run_seed(seed, trace),
-            Self::Matching => scenario::matching::run_seed(seed, trace),
-            Self::Cluster => scenario::cluster::run_seed(seed, trace),
-            Self::EveryCut => {
-                scenario::replica::enumerate(seed, EVERY_CUT_TURNS, EVERY_CUT_TEARS, trace)
-            }
+            Self::Log => Ran::of(0, scenario::log::run_seed(seed, trace)),
+            Self::Replica => Ran::of(0, scenario::replica::run_seed(seed, trace)),
+            Self::Matching => Ran::of(0, scenario::matching::run_seed(seed, trace)),
+            Self::Cluster => scenario::cluster::run_seed(seed, trim, trace),
+            Self::EveryCut => Ran::of(
+                0,
+                scenario::replica::enumerate(seed, EVERY_CUT_TURNS, EVERY_CUT_TEARS, trace),
+            ),
         }
     }
 }

@@ -9,14 +9,11 @@ use crate::{
     counts::Counts,
     disk::SimDisk,
     invariants::{Violation, i7_applied_is_committed, i10_bounded, liveness},
-    model::WriteId,
     scenario::pump::pump,
 };
 use holdfast_io::Disk;
 use holdfast_replica::{Event, FsckOptions, Host, SlotDigest, Tag, fsck};
-use holdfast_types::{
-    BLOCK_BYTES, BlockNo, Generation, Lsn, SLOT_BLOCKS, SlotNo, VolumeId, block_crc,
-};
+use holdfast_types::{Generation, Lsn, SLOT_BLOCKS, SlotNo, VolumeId};
 use holdfast_wire::{Append, Fence, StreamSession};
 
 /// When nothing goes wrong any more, every volume is served and every set is whole within
@@ -26,21 +23,12 @@ const CALM_NS: u64 = 40 * SECOND;
 const QUIET_NS: u64 = 15 * SECOND;
 /// Clients go on for so long after that.
 const AFTERWARDS_NS: u64 = 500 * MS;
-/// Nothing else goes wrong for so long after a log was damaged first.
-const CALM_BEHIND_DAMAGE_NS: u64 = 10 * SECOND;
 /// Turns of a run that ends.
 const TURNS_MAX: u64 = 20_000_000;
 
 impl World {
     /// Runs the whole life of the cluster.
     pub(super) fn live(&mut self) -> Result<(), Violation> {
-        match self.shape.damage_first {
-            true => {
-                let in_ns = self.rng.within(SECOND..4 * SECOND);
-                self.sched.after(in_ns, What::DamageFirst);
-            }
-            false => self.brew(),
-        }
         let storm_ns = self.shape.storm_ns;
         self.run_until(storm_ns, |_| false)?;
         self.check_clients()?;
@@ -129,20 +117,11 @@ impl World {
             What::Answer(node, life, id, answer) => self.answer_arrives(node, life, id, answer),
             What::View(node) => self.view_arrives(node),
             What::Client(index, plan) => self.client_acts(index, plan),
-            What::Blow => self.blow(),
-            What::Desert { volume, old, new, for_ns, hears } => {
-                self.desert(volume, (old, new), for_ns, hears);
-            }
-            What::DamageFirst => {
-                self.damage();
-                self.sched.after(CALM_BEHIND_DAMAGE_NS, What::Blow);
-            }
-            What::Damage(lagging) => self.damage_now(lagging),
+            What::Blow(planned) => self.strike(planned),
+            What::Desert(desert) => self.desert(desert),
+            What::Damage { lagging, seed } => self.damage_now(lagging, seed),
             What::Mend(mend) => self.mend(mend),
-            What::Return => {
-                self.metadata.set_away(false);
-                self.spread();
-            }
+            What::Return => self.metadata_returns(),
         }
         Ok(())
     }
@@ -152,11 +131,7 @@ impl World {
         self.trace.note(&[90], || "CALM".to_owned());
         self.storming = false;
         self.metadata.set_away(false);
-        let mends: Vec<u64> = self.cut_off.keys().copied().collect();
-        for mend in mends {
-            self.mend(mend);
-        }
-        self.weather().clear();
+        self.mend_all();
         for node in 0..self.machines.len() {
             match self.machines[node].state {
                 MachineState::Down => self.start(node)?,
@@ -352,16 +327,15 @@ fn blank() -> SimDisk {
 }
 
 /// What a replica is to hold, and how many slots that is of.
-fn digest_of(blocks: &[WriteId]) -> (Vec<SlotDigest>, u64) {
+fn digest_of(blocks: &[Option<u32>]) -> (Vec<SlotDigest>, u64) {
     let mut digests = Vec::new();
-    let mut bytes = vec![0; BLOCK_BYTES];
     for (slot, blocks) in blocks.chunks(SLOT_BLOCKS).enumerate() {
         let mut digest =
             SlotDigest { slot: SlotNo::new(slot as u64), mask: 0, crcs: [0; SLOT_BLOCKS] };
-        for (index, id) in blocks.iter().enumerate().filter(|(_, id)| **id != WriteId::ZEROES) {
-            id.fill(BlockNo::new((slot * SLOT_BLOCKS + index) as u64), &mut bytes);
+        for (index, crc) in blocks.iter().enumerate() {
+            let Some(crc) = crc else { continue };
             digest.mask |= 1 << index;
-            digest.crcs[index] = block_crc(&bytes);
+            digest.crcs[index] = *crc;
         }
         if digest.mask != 0 {
             digests.push(digest);

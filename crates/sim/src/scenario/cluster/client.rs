@@ -12,6 +12,7 @@ use crate::{
     invariants::{Invariant::I9NoSilentCorruption, Violation, ensure, i6_reads_are_linearizable},
     model::WriteId,
     net::{Arrival, ConnId as NetConn, EndId},
+    rng::SimRng,
 };
 use holdfast_block::BlockError;
 use holdfast_types::{BLOCK_BYTES, BlockNo, BlockRange, SLOT_BLOCKS};
@@ -60,6 +61,7 @@ pub(super) struct Client {
     last_tag: u64,
     /// Counts its plans: a plan that was replaced is void.
     plan: u64,
+    rng: SimRng,
     /// How long it waits for an answer before it goes elsewhere.
     patience_ns: u64,
     /// Reads among a hundred requests.
@@ -79,18 +81,20 @@ impl Client {
 
 impl World {
     /// Clients of every volume.
-    pub(super) fn make_clients(&mut self) {
+    pub(super) fn make_clients(&mut self, seed: u64) {
         for index in 0..self.shape.clients {
+            let mut rng = SimRng::nth(seed, "client", index);
             let client = Client {
                 volume: index % self.volumes.len(),
                 place: self.machines.len() + index,
-                node: self.rng.within(0..self.machines.len() as u64) as usize,
+                node: rng.within(0..self.machines.len() as u64) as usize,
                 way: Way::None,
                 under: BTreeMap::new(),
                 last_tag: 0,
                 plan: 0,
-                patience_ns: self.rng.within(PATIENCE_NS),
-                reads: self.rng.within(20..80) as u32,
+                patience_ns: rng.within(PATIENCE_NS),
+                reads: rng.within(20..80) as u32,
+                rng,
                 way_since_ns: 0,
                 stopped: false,
             };
@@ -100,8 +104,8 @@ impl World {
     }
 
     fn plan(&mut self, index: usize, within: std::ops::Range<u64>) {
-        let in_ns = self.rng.within(within);
         let client = &mut self.clients[index];
+        let in_ns = client.rng.within(within);
         client.plan += 1;
         self.sched.after(in_ns, What::Client(index, client.plan));
     }
@@ -171,11 +175,12 @@ impl World {
     /// The connection is gone; what was written is unknown for ever.
     fn client_lost(&mut self, index: usize) {
         let nodes = self.machines.len() as u64;
-        let elsewhere = self.rng.percent(60);
         let home = self.volumes[self.clients[index].volume].home;
-        let node = match self.rng.percent(50) {
+        let rng = &mut self.clients[index].rng;
+        let elsewhere = rng.percent(60);
+        let node = match rng.percent(50) {
             true => home,
-            false => self.rng.within(0..nodes) as usize,
+            false => rng.within(0..nodes) as usize,
         };
         let client = &mut self.clients[index];
         client.way = Way::None;
@@ -189,26 +194,28 @@ impl World {
     }
 
     /// A range of the blocks that are compared at every read.
-    fn draw_range(&mut self) -> BlockRange {
+    fn draw_range(&mut self, index: usize) -> BlockRange {
+        let rng = &mut self.clients[index].rng;
         let (hot, slot) = (HOT_BLOCKS, SLOT_BLOCKS as u64);
-        match self.rng.within(0..40) {
+        match rng.within(0..40) {
             0 => {
-                let start = self.rng.within(BULK_SLOTS);
-                let slots = self.rng.within(1..BULK_SLOTS.end - start + 1);
+                let start = rng.within(BULK_SLOTS);
+                let slots = rng.within(1..BULK_SLOTS.end - start + 1);
                 BlockRange::new(BlockNo::new(start * slot), slots * slot)
             }
             1..8 => {
-                let start = self.rng.within(hot.clone());
-                BlockRange::new(BlockNo::new(start), self.rng.within(1..hot.end - start + 1))
+                let start = rng.within(hot.clone());
+                BlockRange::new(BlockNo::new(start), rng.within(1..hot.end - start + 1))
             }
-            _ => BlockRange::new(BlockNo::new(self.rng.within(hot)), 1),
+            _ => BlockRange::new(BlockNo::new(rng.within(hot)), 1),
         }
     }
 
-    fn draw_loose(&mut self, volume: usize) -> BlockRange {
-        let blocks = self.shape.blocks.min(self.volumes[volume].blocks);
-        let start = self.rng.within(LOOSE_BLOCKS_FROM..blocks);
-        let count = self.rng.within(1..(blocks - start).min(24) + 1);
+    fn draw_loose(&mut self, index: usize) -> BlockRange {
+        let Client { volume, rng, .. } = &mut self.clients[index];
+        let blocks = self.shape.blocks.min(self.volumes[*volume].blocks);
+        let start = rng.within(LOOSE_BLOCKS_FROM..blocks);
+        let count = rng.within(1..(blocks - start).min(24) + 1);
         BlockRange::new(BlockNo::new(start), count)
     }
 
@@ -218,17 +225,19 @@ impl World {
         // Writes that are not answered keep nobody from reading.
         let writes = under.values().filter(|under| !matches!(under.ask, Ask::Read(_))).count();
         let stuck = writes >= WRITES_MAX;
-        let ask = match self.rng.within(0..100) {
-            0..4 if !stuck => Ask::Discard(self.draw_loose(volume)),
+        let rng = &mut self.clients[index].rng;
+        let (kind, is_read) = (rng.within(0..100), rng.percent(reads));
+        let ask = match kind {
+            0..4 if !stuck => Ask::Discard(self.draw_loose(index)),
             4..10 if !stuck => {
-                let range = self.draw_loose(volume);
+                let range = self.draw_loose(index);
                 Ask::Write(range, self.next_write())
             }
             10 => Ask::Flush,
-            11 => Ask::Status(self.draw_loose(volume)),
-            _ if stuck || self.rng.percent(reads) => Ask::Read(self.draw_range()),
+            11 => Ask::Status(self.draw_loose(index)),
+            _ if stuck || is_read => Ask::Read(self.draw_range(index)),
             _ => {
-                let range = self.draw_range();
+                let range = self.draw_range(index);
                 Ask::Write(range, self.next_write())
             }
         };

@@ -133,7 +133,7 @@ impl World {
                     && let Some(member) = seat.member(id)
                 {
                     let was_open = matches!(member.link, Link::Open(_));
-                    member.link = Link::Not(now_ns + self.rng.within(REDIAL_NS));
+                    member.link = Link::Not(now_ns + self.machines[node].rng.within(REDIAL_NS));
                     if was_open {
                         seat.inbox.push_back(ToEngine::MemberDown { member: id });
                     }
@@ -143,7 +143,7 @@ impl World {
                 if let Some(pair) = process.pairs.get_mut(&peer) {
                     pair.conn = None;
                     pair.open = false;
-                    pair.dial_at_ns = now_ns + self.rng.within(REDIAL_NS);
+                    pair.dial_at_ns = now_ns + self.machines[node].rng.within(REDIAL_NS);
                     process.holder.disconnected(self.machines[peer].id);
                 }
             }

@@ -5,6 +5,7 @@ use crate::{
     clock::SimClock,
     disk::SimDisk,
     net::{Arrival, EndId},
+    rng::SimRng,
 };
 use holdfast_engine::lease::LeaseHolder;
 use holdfast_io::{Completion, IoQueue};
@@ -26,6 +27,8 @@ pub(super) struct Machine {
     /// Counts its processes.
     pub(super) life: u64,
     pub(super) process: Option<Box<Process>>,
+    /// What its processes draw: when they take turns, how long their questions travel.
+    pub(super) rng: SimRng,
     /// Something in its log was damaged on purpose.
     pub(super) damaged: bool,
 }

@@ -12,10 +12,12 @@
 //! The files, in the order of a request's way: `client` asks and notes what it saw;
 //! `turn` and `input` are a process's turn; `seat` drives the engine of a volume;
 //! `outward` and `inward` are the connections that a node makes and takes; `reconcile` does
-//! what the catalogue says. `storm` is what goes wrong, `operate` carries that out,
+//! what the catalogue says. `blow` is what can go wrong, `plan` what will in this run;
+//! `storm` and `weather` are how it does, `operate` carries that out,
 //! `coded` puts messages into
 //! bytes and back; `watch` holds everything against the invariants, `calm` is the end.
 
+mod blow;
 mod calm;
 mod client;
 mod coded;
@@ -25,12 +27,14 @@ mod machine;
 mod operate;
 mod outward;
 mod packet;
+mod plan;
 mod reconcile;
 mod seat;
 mod shape;
 mod storm;
 mod turn;
 mod watch;
+mod weather;
 
 use crate::{
     counts::Counts,
@@ -39,7 +43,7 @@ use crate::{
     metadata::{Metadata, QuestionId},
     model::{Lineage, WriteId},
     net::Network,
-    rng::SimRng,
+    plan::{Ran, Size, Trim},
     sched::Schedule,
     trace::Trace,
 };
@@ -48,9 +52,12 @@ use holdfast_io::BufPool;
 use holdfast_types::{ReplicaId, VolumeId};
 use machine::Machine;
 use packet::Packet;
+use plan::Planned;
 use shape::Shape;
 use std::{collections::BTreeMap, time::Instant};
+use storm::Desert;
 use watch::Held;
+use weather::Outage;
 
 /// What every process's buffers come from: more than all that can be under way.
 const POOL_BYTES: usize = 64 << 20;
@@ -73,13 +80,11 @@ enum What {
     /// A client does something.
     Client(usize, u64),
     /// Something goes wrong.
-    Blow,
+    Blow(Planned),
     /// A node whose engine hears late is heard by nobody any more.
-    Desert { volume: usize, old: usize, new: usize, for_ns: u64, hears: bool },
-    /// A log is damaged before anything else goes wrong.
-    DamageFirst,
+    Desert(Desert),
     /// All lose power, one of them a part of its log; this one had lagged.
-    Damage(usize),
+    Damage { lagging: usize, seed: u64 },
     /// A direction or a node's whole network works again.
     Mend(u64),
     /// The metadata group has its quorum again.
@@ -137,25 +142,32 @@ pub struct World {
     codec: Option<coded::Codec>,
     /// What did not pass.
     garbled: Option<Violation>,
-    rng: SimRng,
     trace: Trace,
     storming: bool,
+    /// Blows that were planned.
+    planned: usize,
     mends: u64,
-    cut_off: BTreeMap<u64, Vec<(usize, usize)>>,
+    outages: BTreeMap<u64, Outage>,
     /// Turns in all: bounds a run that never ends.
     turns: u64,
     /// What happened.
     pub counts: Counts,
 }
 
-/// Runs one seed.
-pub fn run_seed(seed: u64, trace: Trace) -> (Counts, Result<(), Violation>) {
-    let mut world = match World::new(seed, trace) {
+/// Runs one seed, but for what `trim` leaves out.
+pub fn run_seed(seed: u64, trim: &Trim, trace: Trace) -> Ran {
+    let mut world = match World::new(seed, trim, trace) {
         Ok(world) => world,
-        Err(violation) => return (Counts::default(), Err(violation)),
+        Err(violation) => return Ran::failed(violation),
     };
     let result = world.live();
-    (world.totals(), result)
+    let size = Size {
+        blows: world.planned,
+        until: world.shape.storm_ns / shape::MS,
+        volumes: world.volumes.len(),
+        clients: world.clients.len(),
+    };
+    Ran { counts: world.totals(), size, result }
 }
 
 impl World {

@@ -4,6 +4,7 @@ use super::{
     What, World,
     client::LOOSE_BLOCKS_FROM,
     machine::{Input, Machine, MachineState, Process},
+    plan,
     shape::{MS, Shape},
     watch::Held,
 };
@@ -15,6 +16,7 @@ use crate::{
     metadata::{Metadata, QuestionId},
     model::Lineage,
     net::{Network, Weather},
+    plan::Trim,
     rng::SimRng,
     sched::Schedule,
     trace::Trace,
@@ -42,11 +44,13 @@ pub(super) enum End {
 
 impl World {
     /// A cluster that has just been put together: empty disks, a catalogue that names them.
-    pub(super) fn new(seed: u64, trace: Trace) -> Result<Self, Violation> {
+    pub(super) fn new(seed: u64, trim: &Trim, trace: Trace) -> Result<Self, Violation> {
         let mut rng = SimRng::of(seed, "cluster");
-        let shape = Shape::draw(&mut rng);
+        let shape = Shape::draw(&mut rng).trimmed(trim);
+        let plan = plan::draw(seed, &shape, trim);
         let mut machines = Vec::new();
-        for _ in 0..shape.nodes {
+        for node in 0..shape.nodes {
+            let mut rng = SimRng::nth(seed, "machine", node);
             let mut disk = SimDisk::new(rng.bits(), shape.disk, trace.clone());
             if let Err(error) = Host::format(&mut disk, &shape.format) {
                 return Err(i5_nothing_acknowledged_is_lost::check_opens(&error));
@@ -59,6 +63,7 @@ impl World {
                 state: MachineState::Down,
                 life: 0,
                 process: None,
+                rng,
                 damaged: false,
             });
         }
@@ -79,20 +84,21 @@ impl World {
             codec: shape.coded.then(|| super::coded::Codec::new(&pool)),
             garbled: None,
             pool,
-            rng,
             trace,
             storming: true,
+            planned: plan.len(),
             mends: 0,
-            cut_off: BTreeMap::new(),
+            outages: BTreeMap::new(),
             turns: 0,
             counts: crate::counts::Counts::default(),
             shape,
         };
-        world.found();
+        world.found(seed);
         for node in 0..world.machines.len() {
             world.start(node)?;
         }
-        world.make_clients();
+        world.make_clients(seed);
+        world.brew(plan);
         Ok(world)
     }
 
@@ -111,8 +117,8 @@ impl World {
     }
 
     /// The catalogue's first entries.
-    fn found(&mut self) {
-        let cluster = ClusterId::from_u128(u128::from(self.rng.bits()));
+    fn found(&mut self, seed: u64) {
+        let cluster = ClusterId::from_u128(u128::from(SimRng::of(seed, "id").bits()));
         self.command(&Command::InitCluster { cluster });
         for node in 0..self.machines.len() {
             let (id, disk) = (self.machines[node].id, self.machines[node].disk_id);
@@ -133,19 +139,19 @@ impl World {
             }));
         }
         for index in 0..self.shape.volumes {
-            self.create_volume(index);
+            self.create_volume(index, &mut SimRng::nth(seed, "volume", index));
         }
     }
 
-    fn create_volume(&mut self, index: usize) {
-        let id = VolumeId::from_u128(u128::from(self.rng.bits()) << 64 | 3);
-        let history = HistoryId::from_u128(u128::from(self.rng.bits()) << 64 | 4);
+    fn create_volume(&mut self, index: usize, rng: &mut SimRng) {
+        let id = VolumeId::from_u128(u128::from(rng.bits()) << 64 | 3);
+        let history = HistoryId::from_u128(u128::from(rng.bits()) << 64 | 4);
         let blocks = self.shape.blocks;
         assert!(blocks > LOOSE_BLOCKS_FROM, "there are blocks to discard");
         let mut members = Vec::new();
         let mut replicas = BTreeMap::new();
         for node in 0..self.shape.replicas {
-            let replica = ReplicaId::from_u128(u128::from(self.rng.bits()) << 64 | 5);
+            let replica = ReplicaId::from_u128(u128::from(rng.bits()) << 64 | 5);
             let machine = &self.machines[node];
             replicas.insert(node, replica);
             members.push(Member { replica, node: machine.id, disk: machine.disk_id, ready: false });
@@ -162,7 +168,7 @@ impl World {
             replicas: self.shape.replicas as u8,
             min_replicas: self.shape.min_replicas,
         });
-        let home = self.rng.within(0..self.machines.len() as u64) as usize;
+        let home = rng.within(0..self.machines.len() as u64) as usize;
         let node = self.machines[home].id;
         let attached = self.command(&Command::Attach { volume: id, node, read_only: false });
         assert!(created && attached, "the first volumes are accepted");
@@ -222,9 +228,9 @@ impl World {
     }
 
     /// A process ends, with its machine or without.
-    pub(super) fn end(&mut self, node: usize, end: End) {
+    pub(super) fn end(&mut self, node: usize, end: End, rng: &mut SimRng) {
         let now_ns = self.now_ns();
-        let seed = self.rng.bits();
+        let seed = rng.bits();
         let machine = &mut self.machines[node];
         if machine.state == MachineState::Down {
             return;
@@ -244,7 +250,7 @@ impl World {
             End::Kill => machine.disk.killed(seed),
         };
         if end == End::Cut {
-            machine.clock = SimClock::draw(&mut self.rng, now_ns);
+            machine.clock = SimClock::draw(rng, now_ns);
             self.counts.cuts += 1;
             self.counts.cuts_in_checkpoint += u64::from(in_checkpoint);
         } else {
@@ -272,6 +278,7 @@ impl World {
             process.turn += 1;
         }
         self.counts.pauses += 1;
+        self.counts.pauses_beyond_lease += u64::from(for_ns > self.shape.lease_ms * MS);
         let life = machine.life;
         self.trace
             .note(&[65, node as u64, for_ns], || format!("{node}: PAUSED for {} ms", for_ns / MS));
@@ -289,7 +296,7 @@ impl World {
 
     /// Flips a bit of a frame that was durable once, in the log of a machine that is down;
     /// `first`: of the first one, so that nothing of the log can be read.
-    pub(super) fn damage_log(&mut self, node: usize, first: bool) {
+    pub(super) fn damage_log(&mut self, node: usize, first: bool, rng: &mut SimRng) {
         if self.shape.disk.device || self.machines[node].state != MachineState::Down {
             return;
         }
@@ -302,9 +309,9 @@ impl World {
             .map(|frame| frame.offset)
             .collect();
         let Some(last) = durable.len().checked_sub(1) else { return };
-        let back = self.rng.within(0..last as u64 + 1) as usize;
+        let back = rng.within(0..last as u64 + 1) as usize;
         let back = if first { last } else { back };
-        let bit = self.rng.within(0..HEADER_BITS) as usize;
+        let bit = rng.within(0..HEADER_BITS) as usize;
         let disk = &mut self.machines[node].disk;
         if disk.flip_bit("wal", durable[last - back] / 4096, bit).is_some() {
             self.machines[node].damaged = true;

@@ -61,17 +61,18 @@ impl Pending {
 
 impl World {
     /// How long an engine's node waits before it starts another one.
-    pub(super) fn rest_ns(&mut self, reason: &StopReason) -> u64 {
+    pub(super) fn rest_ns(&mut self, node: usize, reason: &StopReason) -> u64 {
         match reason {
             StopReason::Contradiction { .. } => REST_LONG_NS,
-            _ => self.rng.within(REST_NS / 4..REST_NS),
+            _ => self.machines[node].rng.within(REST_NS / 4..REST_NS),
         }
     }
 
-    fn question_ns(&mut self) -> u64 {
-        match self.rng.percent(SLOW_PERCENT) {
-            true => self.rng.within(SLOW_NS),
-            false => self.rng.within(QUICK_NS),
+    fn question_ns(&mut self, node: usize) -> u64 {
+        let rng = &mut self.machines[node].rng;
+        match rng.percent(SLOW_PERCENT) {
+            true => rng.within(SLOW_NS),
+            false => rng.within(QUICK_NS),
         }
     }
 
@@ -93,7 +94,7 @@ impl World {
     fn send_question(&mut self, node: usize, id: QuestionId, command: &Command) {
         let question =
             Question { node, life: self.machines[node].life, id, command: command.clone() };
-        let in_ns = self.question_ns();
+        let in_ns = self.question_ns(node);
         self.sched.after(in_ns, What::Ask(question));
     }
 
@@ -137,7 +138,7 @@ impl World {
             self.note_change(&command, &answer);
             self.spread();
         }
-        let in_ns = self.question_ns();
+        let in_ns = self.question_ns(node);
         self.sched.after(in_ns, What::Answer(node, life, id, answer));
     }
 
@@ -157,7 +158,7 @@ impl World {
     /// News of the catalogue is on its way to every node.
     pub(super) fn spread(&mut self) {
         for node in 0..self.machines.len() {
-            let in_ns = self.question_ns();
+            let in_ns = self.question_ns(node);
             self.sched.after(in_ns, What::View(node));
         }
     }

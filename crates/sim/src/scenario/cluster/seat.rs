@@ -426,7 +426,7 @@ impl World {
             }
         }
         process.pending.retain(|_, pending| pending.epoch() != Some((seat.volume, seat.epoch)));
-        let rest_ns = self.rest_ns(reason);
+        let rest_ns = self.rest_ns(node, reason);
         process.rest_until_ns.insert(seat.volume, self.now_ns() + rest_ns);
         self.trace.note(&[44, node as u64, seat.epoch.get()], || {
             format!("{node}: engine {} of {} is gone", seat.epoch, seat.volume)

@@ -34,7 +34,7 @@ impl World {
 
     /// Arranges a turn for what was just handed over.
     pub(super) fn turn_soon(&mut self, node: usize) {
-        let at_ns = self.now_ns() + self.rng.within(TURN_NS);
+        let at_ns = self.now_ns() + self.machines[node].rng.within(TURN_NS);
         self.arrange(node, at_ns);
     }
 
