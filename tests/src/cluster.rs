@@ -14,6 +14,8 @@ use crate::{Error, Result, tools};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::ffi::OsString;
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -85,6 +87,7 @@ struct Node {
 /// A cluster; its processes end with it.
 #[derive(Debug)]
 pub struct Cluster {
+    root: PathBuf,
     nodes: Vec<Node>,
     setup: Setup,
     network: Option<Network>,
@@ -103,7 +106,7 @@ impl Cluster {
             address: network.as_ref().map_or_else(|| loopback(index), |net| net.address(index)),
             daemon: Mutex::new(None),
         });
-        Ok(Cluster { nodes: nodes.collect(), setup, network })
+        Ok(Cluster { root: dir.to_owned(), nodes: nodes.collect(), setup, network })
     }
 
     /// A formed cluster with the volume [`VOLUME`] of `bytes`, attached on the first node.
@@ -142,6 +145,12 @@ impl Cluster {
     #[must_use]
     pub fn network(&self) -> &Network {
         self.network.as_ref().unwrap_or_else(|| panic!("set up without namespaces"))
+    }
+
+    /// The directory that all of it is in.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     /// A node's data directory.
@@ -188,8 +197,40 @@ impl Cluster {
     /// # Errors
     /// When the process cannot be started.
     pub fn start(&self, index: usize) -> Result<()> {
-        *self.daemon(index) = Some(Daemon::spawn_command(self.command(index)?)?);
+        self.start_with(index, &[])
+    }
+
+    /// The same with further arguments, for this life of the node alone.
+    ///
+    /// # Errors
+    /// When the process cannot be started.
+    pub fn start_with(&self, index: usize, args: &[OsString]) -> Result<()> {
+        let mut command = self.command(index)?;
+        command.args(args);
+        self.keep_log(index)?;
+        *self.daemon(index) = Some(Daemon::spawn_command(command)?);
         Ok(())
+    }
+
+    /// Adds what the node's process said to a file beside its directory, which thus has
+    /// all of the earlier ones.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn keep_log(&self, index: usize) -> Result<()> {
+        let Some(log) = self.daemon(index).as_ref().map(Daemon::log) else { return Ok(()) };
+        let path = self.nodes[index].dir.with_extension("log");
+        let file = OpenOptions::new().create(true).append(true).open(&path);
+        let written = file.and_then(|mut file| writeln!(file, "{log}\n--- the process ended"));
+        written.map_err(Error::io("keep a log"))
+    }
+
+    /// Whether a node's process has ended, by itself or not.
+    ///
+    /// # Errors
+    /// When it was never started.
+    pub fn has_ended(&self, index: usize) -> Result<bool> {
+        self.with_daemon(index, Daemon::has_ended)
     }
 
     /// Kills a node without warning; it is gone when this returns.
@@ -282,6 +323,15 @@ impl Cluster {
     /// When it cannot be started.
     pub fn try_cli(&self, index: usize, args: &[&str]) -> Result<tools::Said> {
         tools::run(&mut self.cli_command(index, args)?)
+    }
+
+    /// Runs a command on a stopped node's data, whatever its exit code.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn offline(&self, index: usize, args: &[OsString]) -> Result<tools::Said> {
+        let mut command = Command::new(binary()?);
+        tools::run(command.args(args).arg("--data-dir").arg(&self.nodes[index].dir))
     }
 
     fn cli_command(&self, index: usize, args: &[&str]) -> Result<Command> {

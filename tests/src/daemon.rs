@@ -306,6 +306,17 @@ impl Daemon {
         Ok(self.log())
     }
 
+    /// Whether it has ended, by itself or not.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        if self.ended.is_none() {
+            self.ended = self.child.try_wait().map_err(Error::io("look after the daemon"))?;
+        }
+        Ok(self.ended.is_some())
+    }
+
     /// Kills it without warning.
     ///
     /// # Errors

@@ -7,14 +7,16 @@
 //! - [`verify`]: the verifying client, which knows for every sector what a
 //!   server may answer, across crashes;
 //! - [`daemon`]: starts, stops and kills the daemon under test;
+//! - [`chaos`]: everything that can happen to a cluster, at random and at once;
 //! - [`cluster`]: clusters of node processes; [`netns`]: networks that can be cut;
 //! - [`processes`]: the daemon's children, as the kernel knows them;
 //! - [`fixture`]: a daemon with a directory of its own;
 //! - [`liar`]: an NBD server that lies on request, to prove that the verifier
 //!   notices;
-//! - [`loop_device`]: raw block devices;
+//! - [`loop_device`]: raw block devices; [`small_disk`]: file systems that fill up;
 //! - [`tools`]: runs other people's programs and keeps what they said.
 
+pub mod chaos;
 pub mod cluster;
 pub mod daemon;
 pub mod error;
@@ -24,6 +26,7 @@ pub mod loop_device;
 pub mod nbd;
 pub mod netns;
 pub mod processes;
+pub mod small_disk;
 pub mod tools;
 pub mod verify;
 

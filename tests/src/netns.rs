@@ -4,15 +4,19 @@
 //! Made with ip(8) and nft(8); everything goes with the [`Network`].
 
 use crate::{Result, command, tools};
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::net::Ipv4Addr;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 /// The namespaces of one test.
 #[derive(Debug)]
 pub struct Network {
     prefix: String,
     nodes: usize,
+    /// By sender and receiver: how many cuts are in force, which may overlap.
+    cuts: Mutex<BTreeMap<(usize, usize), u32>>,
 }
 
 impl Network {
@@ -21,7 +25,8 @@ impl Network {
     /// # Errors
     /// When the tools fail; they need root.
     pub fn new(nodes: usize) -> Result<Network> {
-        let network = Network { prefix: format!("hf{}", std::process::id()), nodes };
+        let prefix = format!("hf{}", std::process::id());
+        let network = Network { prefix, nodes, cuts: Mutex::default() };
         let hub = network.hub();
         ip(&["netns", "add", &hub])?;
         ip(&["-n", &hub, "link", "add", "hub", "type", "bridge"])?;
@@ -73,8 +78,7 @@ impl Network {
     /// # Errors
     /// When nft fails.
     pub fn cut_one_way(&self, from: usize, to: usize) -> Result<()> {
-        let rule = format!("add rule inet cut in ip saddr {} drop", self.address(from));
-        self.nft(to, &rule)
+        self.change(to, |cuts| *cuts.entry((from, to)).or_default() += 1)
     }
 
     /// Nothing passes between `a` and `b` any more.
@@ -86,15 +90,48 @@ impl Network {
         self.cut_one_way(b, a)
     }
 
+    /// Undoes one [`Network::cut_one_way`]; others of the same two stay in force.
+    ///
+    /// # Errors
+    /// When nft fails.
+    pub fn join_one_way(&self, from: usize, to: usize) -> Result<()> {
+        self.change(to, |cuts| {
+            if let Some(count) = cuts.get_mut(&(from, to)) {
+                *count = count.saturating_sub(1);
+            }
+        })
+    }
+
+    /// Undoes one [`Network::cut`].
+    ///
+    /// # Errors
+    /// When nft fails.
+    pub fn join(&self, a: usize, b: usize) -> Result<()> {
+        self.join_one_way(a, b)?;
+        self.join_one_way(b, a)
+    }
+
     /// Everything passes again.
     ///
     /// # Errors
     /// When nft fails.
     pub fn heal(&self) -> Result<()> {
-        for index in 0..self.nodes {
-            self.nft(index, "flush chain inet cut in")?;
+        (0..self.nodes).try_for_each(|index| self.change(index, BTreeMap::clear))
+    }
+
+    /// Changes what is cut and has the filter of node `to` say so.
+    fn change(
+        &self,
+        to: usize,
+        change: impl FnOnce(&mut BTreeMap<(usize, usize), u32>),
+    ) -> Result<()> {
+        let mut cuts = self.cuts.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut cuts);
+        let mut rules = "flush chain inet cut in".to_owned();
+        for ((from, _), _) in cuts.iter().filter(|((_, at), count)| *at == to && **count > 0) {
+            rules += &format!("; add rule inet cut in ip saddr {} drop", self.address(*from));
         }
-        Ok(())
+        self.nft(to, &rules)
     }
 
     fn nft(&self, index: usize, rule: &str) -> Result<()> {

@@ -54,6 +54,22 @@ pub fn child(parent: u32, word: &str, within: Duration) -> Result<u32> {
     }
 }
 
+/// Processes, other than this one, with an argument that begins with the path `dir`.
+///
+/// # Errors
+/// When the kernel does not say which there are.
+pub fn about(dir: &Path) -> Result<Vec<u32>> {
+    let all = fs::read_dir("/proc").map_err(Error::io("/proc"))?;
+    let ids = all.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let is_about = |id: &u32| {
+        // One that has ended meanwhile has none.
+        let args = fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+        let below = |arg: &[u8]| arg.starts_with(dir.as_os_str().as_encoded_bytes());
+        *id != std::process::id() && args.split(|&byte| byte == 0).any(below)
+    };
+    Ok(ids.filter(is_about).collect())
+}
+
 /// Kills a process that is not our own child.
 ///
 /// # Errors

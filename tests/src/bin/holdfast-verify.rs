@@ -2,6 +2,7 @@
 //! checks every byte. One command; see `--help`.
 
 use clap::{Parser, ValueEnum};
+use holdfast_tests::chaos::{self, Campaign};
 use holdfast_tests::cluster::{Cluster, Setup};
 use holdfast_tests::daemon::{DaemonServer, Options};
 use holdfast_tests::verify::blows::{self, Blow};
@@ -12,7 +13,7 @@ use rand_chacha::ChaCha8Rng;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// Kill the daemon at random instants under a client that checks every byte.
@@ -59,6 +60,21 @@ struct Args {
     /// replicas are compared.
     #[arg(long, conflicts_with_all = ["backend", "fault", "disk", "block_size"])]
     cluster: bool,
+    /// Three or five nodes, and everything that can happen to them at random and at once:
+    /// killed, stopped, cut off, on disks that are full, slow or fail; the volume moved.
+    /// One campaign after the other, each on a cluster of its own, until the time is over.
+    /// Needs root, for network namespaces and small file systems.
+    #[arg(long, conflicts_with_all = ["cluster", "rounds", "backend", "fault", "disk", "block_size"])]
+    chaos: bool,
+    /// With --chaos: how long; the campaign that is under way then is the last.
+    #[arg(long, default_value_t = 60, requires = "chaos")]
+    minutes: u64,
+    /// With --chaos: the first campaign's number, as a failed one printed it.
+    #[arg(long, default_value_t = 1, requires = "chaos")]
+    campaign: u64,
+    /// With --chaos: nodes of every campaign, instead of what the seed says.
+    #[arg(long, requires = "chaos")]
+    nodes: Option<usize>,
     /// Send no discards.
     #[arg(long)]
     no_discard: bool,
@@ -101,6 +117,9 @@ fn run(args: &Args) -> Result<(), String> {
         discard: !args.no_discard,
         ..Load::default()
     };
+    if args.chaos {
+        return run_chaos(args, dir);
+    }
     if args.cluster {
         return run_cluster(args, load, dir);
     }
@@ -149,6 +168,32 @@ fn run_cluster(args: &Args, load: Load, dir: TempDir) -> Result<(), String> {
         args.conclude(&report).map_err(|message| format!("{message}\n{}", cluster.logs()))
     });
     outcome.map_err(|message| format!("{message}\ndata kept in {}", dir.keep().display()))
+}
+
+fn run_chaos(args: &Args, dir: TempDir) -> Result<(), String> {
+    let until = Instant::now() + Duration::from_secs(60 * args.minutes);
+    let mut number = args.campaign;
+    loop {
+        let campaign = Campaign::draw(args.seed, number);
+        let campaign = Campaign { nodes: args.nodes.unwrap_or(campaign.nodes), ..campaign };
+        let place = dir.path().join(format!("campaign{number}"));
+        let outcome = std::fs::create_dir(&place).map_err(|error| error.to_string());
+        let outcome = outcome
+            .and_then(|()| chaos::run_alone(&place, &campaign).map_err(|error| error.to_string()));
+        match outcome {
+            Ok(outcome) => println!("{outcome}\n"),
+            Err(message) => {
+                let kept = dir.keep();
+                return Err(format!("{message}\ndata and logs kept in {}", kept.display()));
+            }
+        }
+        std::fs::remove_dir_all(&place).map_err(|error| error.to_string())?;
+        if Instant::now() > until {
+            println!("campaigns {} to {number} of seed {} passed", args.campaign, args.seed);
+            return Ok(());
+        }
+        number += 1;
+    }
 }
 
 impl Args {

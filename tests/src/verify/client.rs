@@ -96,6 +96,10 @@ struct State {
     /// When the request was sent that was answered last, and when that was. Forgotten
     /// when the load pauses.
     answered: Option<(Instant, Instant)>,
+    /// When the server was last said to be somewhere.
+    told: Instant,
+    /// The server may say that it is full.
+    may_be_full: bool,
 }
 
 impl Client {
@@ -108,6 +112,8 @@ impl Client {
             report: Report::default(),
             down_since: None,
             answered: None,
+            told: Instant::now(),
+            may_be_full: false,
         };
         let client = Client {
             shared: Rc::new(Shared {
@@ -126,6 +132,7 @@ impl Client {
 
     /// The server serves at `target`; the load begins.
     pub fn serve(&self, target: Target) {
+        self.shared.state.borrow_mut().told = Instant::now();
         self.shared.target.send_replace(Some(target));
     }
 
@@ -160,6 +167,18 @@ impl Client {
             tokio::time::sleep(RECONNECT_PAUSE).await;
         }
         true
+    }
+
+    /// For how long nothing was answered, since the load began or it was told where to go.
+    #[must_use]
+    pub fn silence(&self) -> Duration {
+        let state = self.shared.state.borrow();
+        state.answered.map_or(state.told, |(_, at)| at.max(state.told)).elapsed()
+    }
+
+    /// Whether the server may say from now on that it is full, to whatever needs space.
+    pub fn allow_full(&self, may_be_full: bool) {
+        self.shared.state.borrow_mut().may_be_full = may_be_full;
     }
 
     /// Changes the report.
@@ -385,7 +404,16 @@ impl Shared {
                 if error.is_loss() {
                     self.state.borrow_mut().report.unanswered += 1;
                 }
-                return Err(error);
+                if !self.says_full(command, &error) {
+                    return Err(error);
+                }
+                // Part of it may have been done, and no more of it will be.
+                self.history(|history| history.refused(op));
+                under_way.over = true;
+                let mut state = self.state.borrow_mut();
+                state.report.full += 1;
+                state.answered = Some((started, Instant::now()));
+                return Ok(());
             }
         };
         under_way.over = true;
@@ -423,6 +451,13 @@ impl Shared {
             }
         }
         Ok(())
+    }
+
+    /// Whether an error is the answer of a server that may be full, to what needs space.
+    fn says_full(&self, command: u16, error: &Error) -> bool {
+        let takes_space = command == wire::CMD_WRITE || command == wire::CMD_WRITE_ZEROES;
+        let full = matches!(error, Error::Refused { errno: wire::ENOSPC, .. });
+        self.state.borrow().may_be_full && takes_space && full
     }
 
     fn history(&self, change: impl FnOnce(&mut History)) {

@@ -156,6 +156,16 @@ impl History {
         }
     }
 
+    /// Operation `op` was answered with an error: parts of it may have happened, and
+    /// nothing of it will from now on.
+    pub fn refused(&mut self, op: u64) {
+        let now = self.tick();
+        let Some(range) = self.open.remove(&op) else {
+            unreachable!("operation {op} was refused, but it is not open");
+        };
+        self.bound(op, &range, now);
+    }
+
     /// A read is about to be sent; returns its time of issue.
     pub fn begin_read(&mut self) -> Tick {
         let issued = self.tick();

@@ -234,3 +234,18 @@ fn a_write_on_an_older_connection_settles_nothing() {
     assert!(read(&mut history, Found::Zero));
     assert!(read(&mut history, Found::Written(1)));
 }
+
+#[test]
+fn a_refused_write_has_happened_by_then_or_never_will() {
+    for happened in [false, true] {
+        let mut history = History::new(1);
+        write(&mut history, 1);
+        history.begin_write(2, AT, Content::Written(2));
+        history.refused(2);
+        let (found, other) = if happened { (2, 1) } else { (1, 2) };
+        assert!(read(&mut history, Found::Written(found)));
+        assert!(!read(&mut history, Found::Written(other)), "it changed after the refusal");
+        assert!(read(&mut history, Found::Written(found)));
+        assert_eq!(history.open_writes(), 0);
+    }
+}

@@ -24,6 +24,8 @@ pub struct Report {
     pub flushes: u64,
     /// Operations that lost their connection before the answer.
     pub unanswered: u64,
+    /// Operations refused because there was no space, while that was allowed.
+    pub full: u64,
     /// Connections refused by a node that did not serve the volume then.
     pub refused_connections: u64,
     /// Sectors compared with their history.
@@ -122,6 +124,7 @@ impl Report {
             "zeroes": self.zeroes,
             "flushes": self.flushes,
             "unanswered": self.unanswered,
+            "full": self.full,
             "refused_connections": self.refused_connections,
             "sectors_checked": self.sectors_checked,
             "sweeps": self.sweeps,
@@ -151,8 +154,9 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "{} sectors checked, {} whole sweeps, {} operations in flight at a crash",
-            self.sectors_checked, self.sweeps, self.unanswered
+            "{} sectors checked, {} whole sweeps, {} operations in flight at a crash, {} refused for \
+             space",
+            self.sectors_checked, self.sweeps, self.unanswered, self.full
         )?;
         writeln!(
             f,

@@ -1,10 +1,9 @@
-//! The daemon killed at random instants under the verifying client.
+//! One node killed at random instants under the verifying client.
 //!
 //! `--fault withhold` keeps what was not flushed in the process's memory, so that
 //! a kill loses it: what a power cut does.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
+use crate::in_scratch;
 use holdfast_tests::daemon::{DaemonServer, Options};
 use holdfast_tests::loop_device::LoopDevice;
 use holdfast_tests::verify::{self, Load, Plan, Report};
@@ -34,14 +33,6 @@ fn survive(name: &str, dir: &Path, options: Options, rounds: u64, seed: u64) -> 
         let log = server.log();
         panic!("{name}: {message}\nthe last process said:\n{log}\nin {}", dir.display())
     })
-}
-
-/// Keeps the data of a failed run.
-fn in_scratch<T>(test: impl FnOnce(&Path) -> T) -> T {
-    let dir = tempfile::Builder::new().prefix("holdfast-crash-").tempdir().unwrap().keep();
-    let result = test(&dir);
-    std::fs::remove_dir_all(&dir).unwrap();
-    result
 }
 
 fn rounds_on(name: &str, rounds: u64, seed: u64, args: &[&str]) -> Report {
