@@ -219,10 +219,16 @@ impl Cluster {
     /// When it cannot be written.
     pub fn keep_log(&self, index: usize) -> Result<()> {
         let Some(log) = self.daemon(index).as_ref().map(Daemon::log) else { return Ok(()) };
-        let path = self.nodes[index].dir.with_extension("log");
-        let file = OpenOptions::new().create(true).append(true).open(&path);
+        let path = self.log_path(index);
+        let file = OpenOptions::new().create(true).append(true).open(path);
         let written = file.and_then(|mut file| writeln!(file, "{log}\n--- the process ended"));
         written.map_err(Error::io("keep a log"))
+    }
+
+    /// Where [`Cluster::keep_log`] keeps a node's.
+    #[must_use]
+    pub fn log_path(&self, index: usize) -> PathBuf {
+        self.nodes[index].dir.with_extension("log")
     }
 
     /// Whether a node's process has ended, by itself or not.

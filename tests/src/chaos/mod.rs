@@ -51,6 +51,8 @@ pub struct Outcome {
     pub report: Report,
     /// Blows by their kind.
     pub blows: Counts,
+    /// What the nodes' logs tell of, by what it is.
+    pub events: Counts,
     /// Blocks of every replica that were compared, and were the same.
     pub blocks_compared: u64,
     /// The volume's last epoch: how often an engine started.
@@ -59,11 +61,24 @@ pub struct Outcome {
     pub generations: u64,
 }
 
+/// What is counted in the nodes' logs: its name, and what its lines contain.
+const EVENTS: [(&str, &str); 6] = [
+    ("services begun", ": volume is served "),
+    ("services ended", ": volume is no longer served "),
+    ("sets decided", ": replica set decided "),
+    ("streams ended", ": the stream to a replica ended "),
+    ("disks failed", ": the disk has failed"),
+    ("panics", "panicked at"),
+];
+
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let blows: Vec<String> =
-            self.blows.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
-        writeln!(f, "blows: {}", blows.join(", "))?;
+        let list = |counts: &Counts| {
+            let each: Vec<String> = counts.iter().map(|(of, n)| format!("{n} {of}")).collect();
+            each.join(", ")
+        };
+        writeln!(f, "blows: {}", list(&self.blows))?;
+        writeln!(f, "nodes' logs: {}", list(&self.events))?;
         writeln!(
             f,
             "{} epochs, {} changes of the set, {} blocks compared on all replicas",
@@ -95,11 +110,29 @@ pub fn run_alone(dir: &Path, campaign: &Campaign) -> Result<Outcome> {
     for index in 0..field.cluster.len() {
         field.cluster.keep_log(index)?;
     }
-    let outcome = fought.and_then(|outcome| match outcome.report.verdict(1) {
-        Ok(()) => Ok(outcome),
-        Err(message) => Err(Error::Server(message)),
+    let outcome = fought.and_then(|outcome| {
+        let events = events(&field.cluster)?;
+        let outcome = Outcome { events, ..outcome };
+        match outcome.report.verdict(1) {
+            Ok(()) if outcome.events["panics"] == 0 => Ok(outcome),
+            Ok(()) => Err(Error::Server(format!("a node panicked\n{outcome}"))),
+            Err(message) => Err(Error::Server(message)),
+        }
     });
     outcome.map_err(|error| Error::Server(format!("{campaign}\n{error}\n{}", field.cluster.logs())))
+}
+
+/// What the logs tell of, also with zero.
+fn events(cluster: &Cluster) -> Result<Counts> {
+    let mut counts: Counts = EVENTS.iter().map(|(name, _)| (*name, 0)).collect();
+    for index in 0..cluster.len() {
+        let log = std::fs::read_to_string(cluster.log_path(index)).map_err(Error::io("a log"))?;
+        for (name, part) in EVENTS {
+            let lines = log.lines().filter(|line| line.contains(part)).count() as u64;
+            *counts.entry(name).or_default() += lines;
+        }
+    }
+    Ok(counts)
 }
 
 /// The cluster, not started, and its disks.
@@ -135,6 +168,7 @@ async fn fight(field: &Arc<Field>, load: Load) -> Result<Outcome> {
     let mut seen = Outcome {
         report: Report::default(),
         blows: Counts::new(),
+        events: Counts::new(),
         blocks_compared: 0,
         epochs: 0,
         generations: 0,

@@ -14,7 +14,7 @@ const BLOWS: std::ops::RangeInclusive<usize> = 4..=9;
 /// A blow lasts so long at least: shorter than anybody notices.
 const BLOW_MS_MIN: u64 = 50;
 /// One that begins by starting a node lasts so long at least: it is to see some load.
-const RESTART_MS_MIN: u64 = 2_000;
+const RESTART_MS_MIN: u64 = 4_000;
 /// And at most: longer than a shrink takes.
 const BLOW_MS_MAX: u64 = 9_000;
 /// Phases of a campaign, when nobody asks for another number.
@@ -111,10 +111,10 @@ fn rng(seed: u64, campaign: u64, phase: u64) -> ChaCha8Rng {
 fn failure(rng: &mut ChaCha8Rng) -> String {
     let seed: u32 = rng.random();
     match rng.random_range(0..4) {
-        0 => format!("seed={seed},eio-write={}", rng.random_range(5..3000)),
-        1 => format!("seed={seed},eio-sync={}", rng.random_range(1..20)),
-        2 => format!("seed={seed},eio-write=1/{}", rng.random_range(50..2000)),
-        _ => format!("seed={seed},eio-read=1/{}", rng.random_range(20..500)),
+        0 => format!("seed={seed},eio-write={}", rng.random_range(5..600)),
+        1 => format!("seed={seed},eio-sync={}", rng.random_range(1..6)),
+        2 => format!("seed={seed},eio-write=1/{}", rng.random_range(20..400)),
+        _ => format!("seed={seed},eio-read=1/{}", rng.random_range(10..200)),
     }
 }
 
