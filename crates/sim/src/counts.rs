@@ -26,12 +26,16 @@ macro_rules! counts {
 }
 
 counts! {
+    /// Simulated time, in milliseconds.
+    simulated_ms,
     /// Power cuts.
     cuts,
     /// Power cuts while a log was being recovered.
     cuts_in_recovery,
     /// Power cuts while a checkpoint was being written.
     cuts_in_checkpoint,
+    /// Logs whose last frame had been written in part.
+    torn_tails,
     /// Processes killed under power.
     kills,
     /// Undurable changes that a cut kept.

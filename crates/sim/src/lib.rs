@@ -17,6 +17,7 @@ pub mod disk;
 pub mod history;
 pub mod invariants;
 pub mod metadata;
+pub mod minima;
 pub mod model;
 #[cfg(feature = "mutants")]
 pub mod mutants;
@@ -26,4 +27,5 @@ pub mod rng;
 pub mod runs;
 pub mod scenario;
 pub mod sched;
+pub mod shrink;
 pub mod trace;

@@ -1,16 +1,31 @@
-//! How a run is made smaller: what is left out of what its seed draws.
+//! What a seed's run is made of, and how it is made smaller. Every scenario draws
+//! a list of *steps* before it begins (blows on a cluster, lives of a node, cuts
+//! of a power supply), and each step draws from a seed of its own, so that one that
+//! is left out changes nothing that was drawn for the others.
 
-use crate::{counts::Counts, invariants::Violation};
 use std::fmt;
 
-/// What is left out of a run. Nothing, as a rule; a schedule that fails is made
-/// smaller by it, see [`crate::shrink`].
+/// What a run is made of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Each step's number, and what it is.
+    pub steps: Vec<(usize, String)>,
+    /// For how long it goes on, see [`Trim::until`]; zero if that has no meaning.
+    pub until: u64,
+    /// Volumes; zero if there is no choice.
+    pub volumes: usize,
+    /// Clients; zero if there is no choice.
+    pub clients: usize,
+}
+
+/// What is left out of a run. Nothing, as a rule; a run that fails is made smaller
+/// by it, see [`crate::shrink`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trim {
-    /// Of the blows that were planned, only these fall; by number.
+    /// Of the steps that were planned, only these are taken; by number.
     pub only: Option<Vec<usize>>,
-    /// Nothing goes wrong after so many milliseconds of simulated time, or in a
-    /// scenario without a clock: it ends after so many turns.
+    /// Nothing goes wrong after so many milliseconds of simulated time; where
+    /// steps have a length in turns: no more turns than this.
     pub until: Option<u64>,
     /// No more volumes than this.
     pub volumes: Option<usize>,
@@ -19,77 +34,49 @@ pub struct Trim {
 }
 
 impl Trim {
-    /// Whether the blow with this number falls.
+    /// Whether the step with this number is taken.
     #[must_use]
     pub fn keeps(&self, number: usize) -> bool {
         self.only.as_ref().is_none_or(|only| only.contains(&number))
     }
 
-    /// `value`, or what it is limited to.
+    /// `turns`, or what they are limited to.
+    #[must_use]
+    pub fn turns(&self, turns: u64) -> u64 {
+        self.until.map_or(turns, |until| until.min(turns))
+    }
+
+    /// The numbers of `steps` steps that are taken, and a name for each.
+    #[must_use]
+    pub fn steps_of(&self, steps: u64, name: &str) -> Vec<(usize, String)> {
+        let kept = (0..steps as usize).filter(|number| self.keeps(*number));
+        kept.map(|number| (number, name.to_owned())).collect()
+    }
+
+    /// `value`, or what it is limited to; never none.
     #[must_use]
     pub fn limit(limit: Option<usize>, value: usize) -> usize {
         limit.map_or(value, |limit| limit.clamp(1, value))
     }
 }
 
-/// As the command line takes it.
+/// As the command line takes it, with a space before each option.
 impl fmt::Display for Trim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(only) = &self.only {
             let only: Vec<String> = only.iter().map(ToString::to_string).collect();
-            write!(
-                f,
-                " --only {}",
-                if only.is_empty() { "none".to_owned() } else { only.join(",") }
-            )?;
+            let only = if only.is_empty() { "none".to_owned() } else { only.join(",") };
+            write!(f, " --only {only}")?;
         }
-        for (name, value) in [
-            ("until", self.until),
-            ("volumes", self.volumes.map(|value| value as u64)),
-            ("clients", self.clients.map(|value| value as u64)),
-        ] {
-            if let Some(value) = value {
-                write!(f, " --{name} {value}")?;
-            }
+        if let Some(until) = self.until {
+            write!(f, " --until {until}")?;
+        }
+        if let Some(volumes) = self.volumes {
+            write!(f, " --volumes {volumes}")?;
+        }
+        if let Some(clients) = self.clients {
+            write!(f, " --clients {clients}")?;
         }
         Ok(())
-    }
-}
-
-/// How large a run was: what can be left out of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Size {
-    /// Blows that fell.
-    pub blows: usize,
-    /// Milliseconds in which things went wrong, or turns.
-    pub until: u64,
-    /// Volumes.
-    pub volumes: usize,
-    /// Clients.
-    pub clients: usize,
-}
-
-/// What became of a run.
-#[derive(Clone, Debug)]
-pub struct Ran {
-    /// What happened.
-    pub counts: Counts,
-    /// How large it was.
-    pub size: Size,
-    /// Whether every invariant held.
-    pub result: Result<(), Violation>,
-}
-
-impl Ran {
-    /// A run that failed before it began.
-    #[must_use]
-    pub fn failed(violation: Violation) -> Self {
-        Self { counts: Counts::default(), size: Size::default(), result: Err(violation) }
-    }
-
-    /// What a scenario says that has no plan to make smaller.
-    #[must_use]
-    pub fn of(turns: u64, (counts, result): (Counts, Result<(), Violation>)) -> Self {
-        Self { counts, size: Size { until: turns, ..Size::default() }, result }
     }
 }

@@ -3,7 +3,7 @@
 use crate::{
     counts::Counts,
     invariants::Violation,
-    plan::{Ran, Trim},
+    plan::{Plan, Trim},
     scenario,
     trace::Trace,
 };
@@ -42,21 +42,41 @@ impl Scenario {
 
     /// Runs one seed.
     pub fn run(self, seed: u64, trace: Trace) -> (Counts, Result<(), Violation>) {
-        let Ran { counts, result, .. } = self.run_trimmed(seed, &Trim::default(), trace);
-        (counts, result)
+        self.run_trimmed(seed, &Trim::default(), trace)
+    }
+
+    /// What a seed's run is made of, but for what `trim` leaves out.
+    #[must_use]
+    pub fn plan(self, seed: u64, trim: &Trim) -> Plan {
+        match self {
+            Self::Log => scenario::log::plan(seed, trim),
+            Self::Replica => scenario::replica::plan(seed, trim),
+            Self::Matching => scenario::matching::plan(seed, trim),
+            Self::Cluster => scenario::cluster::plan(seed, trim),
+            Self::EveryCut => Plan {
+                steps: trim.steps_of(EVERY_CUT_TURNS * EVERY_CUT_TEARS, "a cut"),
+                until: EVERY_CUT_TURNS,
+                ..Plan::default()
+            },
+        }
     }
 
     /// Runs one seed, but for what `trim` leaves out.
-    pub fn run_trimmed(self, seed: u64, trim: &Trim, trace: Trace) -> Ran {
+    pub fn run_trimmed(
+        self,
+        seed: u64,
+        trim: &Trim,
+        trace: Trace,
+    ) -> (Counts, Result<(), Violation>) {
         match self {
-            Self::Log => Ran::of(0, scenario::log::run_seed(seed, trace)),
-            Self::Replica => Ran::of(0, scenario::replica::run_seed(seed, trace)),
-            Self::Matching => Ran::of(0, scenario::matching::run_seed(seed, trace)),
+            Self::Log => scenario::log::run_seed(seed, trim, trace),
+            Self::Replica => scenario::replica::run_seed(seed, trim, trace),
+            Self::Matching => scenario::matching::run_seed(seed, trim, trace),
             Self::Cluster => scenario::cluster::run_seed(seed, trim, trace),
-            Self::EveryCut => Ran::of(
-                0,
-                scenario::replica::enumerate(seed, EVERY_CUT_TURNS, EVERY_CUT_TEARS, trace),
-            ),
+            Self::EveryCut => {
+                let size = (EVERY_CUT_TURNS, EVERY_CUT_TEARS);
+                scenario::replica::enumerate(seed, size, trim, trace)
+            }
         }
     }
 }
@@ -93,6 +113,12 @@ pub struct Failure {
     pub seed: u64,
     /// What did not hold.
     pub violation: Violation,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "scenario {}, seed {}: {}", self.scenario, self.seed, self.violation)
+    }
 }
 
 /// Runs `seeds` seeds from `start` on `threads` threads until one fails.

@@ -28,6 +28,7 @@ impl SimDisk {
         }
         let op = self.in_flight.swap_remove(index);
         self.now_ns = self.now_ns.max(op.due_ns);
+        self.trace.at(self.now_ns);
         self.completions += 1;
         let token = op.token;
         let completion = self.end(op);

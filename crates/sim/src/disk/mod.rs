@@ -214,6 +214,13 @@ impl SimDisk {
         self.power = Power::OffAfter(self.completions + completions);
     }
 
+    /// Takes back what [`Self::power_off_after`] arranged, if it has not come yet.
+    pub fn power_stays_on(&mut self) {
+        if !self.is_off() {
+            self.power = Power::On;
+        }
+    }
+
     /// Whether the power has failed.
     #[must_use]
     pub fn is_off(&self) -> bool {
@@ -246,6 +253,7 @@ impl SimDisk {
     /// at the next poll.
     pub fn advance_to(&mut self, now_ns: u64) {
         self.now_ns = self.now_ns.max(now_ns);
+        self.trace.at(self.now_ns);
     }
 
     /// What it did so far.

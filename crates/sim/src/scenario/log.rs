@@ -6,7 +6,7 @@
 mod check;
 mod node;
 
-pub use check::run_seed;
+pub use check::{plan, run_seed};
 
 use crate::{
     counts::Counts,

@@ -12,6 +12,7 @@ use crate::{
     disk::{DiskOptions, SimDisk},
     invariants::{Violation, i2_log_matching, i5_nothing_acknowledged_is_lost},
     model::{Lineage, Point, WriteId},
+    plan::{Plan, Trim},
     rng::SimRng,
     scenario::pump::pump,
     trace::Trace,
@@ -53,8 +54,15 @@ struct World {
     counts: Counts,
 }
 
-/// Runs one seed.
-pub fn run_seed(seed: u64, trace: Trace) -> (Counts, Result<(), Violation>) {
+/// What a seed's run is made of: one engine after the other.
+#[must_use]
+pub fn plan(seed: u64, trim: &Trim) -> Plan {
+    let epochs = SimRng::of(seed, "epochs").within(EPOCHS);
+    Plan { steps: trim.steps_of(epochs, "an epoch"), ..Plan::default() }
+}
+
+/// Runs one seed, but for what `trim` leaves out.
+pub fn run_seed(seed: u64, trim: &Trim, trace: Trace) -> (Counts, Result<(), Violation>) {
     let mut world = World {
         replicas: Vec::new(),
         lineage: Lineage::new(BLOCKS),
@@ -66,17 +74,18 @@ pub fn run_seed(seed: u64, trace: Trace) -> (Counts, Result<(), Violation>) {
         writes: 0,
         counts: Counts::default(),
     };
-    let result = world.run();
+    let result = world.run(seed, trim);
     (world.counts, result)
 }
 
 impl World {
-    fn run(&mut self) -> Result<(), Violation> {
+    fn run(&mut self, seed: u64, trim: &Trim) -> Result<(), Violation> {
         for _ in 0..REPLICAS {
             self.make_replica()?;
         }
-        for epoch in 1..self.rng.within(EPOCHS) {
-            self.reign(Epoch::new(epoch))?;
+        for (number, _) in plan(seed, trim).steps {
+            self.rng = SimRng::nth(seed, "epoch", number);
+            self.reign(Epoch::new(number as u64 + 1))?;
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 use crate::{counts::Counts, disk::SimDisk};
 use holdfast_io::{Op, Token};
 use holdfast_types::SLOT_BYTES;
+use holdfast_wal::Finding;
 use std::collections::HashSet;
 
 /// Segments of every simulated log have this size.
@@ -10,6 +11,12 @@ const SEGMENT_BYTES: u64 = 1 << 20;
 const WAL: u8 = 0x57;
 const STORE: u8 = 0x53;
 const HOST: u8 = 0x48;
+
+/// Whether a log that ends like this ends in a frame that was written in part.
+pub(in crate::scenario) fn is_torn(end: &str) -> bool {
+    let torn = [Finding::BadChecksum, Finding::TornPayload, Finding::ExternalMissing];
+    torn.iter().any(|finding| end.contains(&finding.to_string()))
+}
 
 /// What was seen of one process's operations.
 #[derive(Debug, Default)]

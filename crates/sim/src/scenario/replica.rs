@@ -12,7 +12,7 @@ mod events;
 mod life;
 mod node;
 
-pub use life::{enumerate, run_seed};
+pub use life::{enumerate, plan, run_seed};
 
 use crate::{
     counts::Counts,
@@ -89,6 +89,8 @@ pub struct World {
     pool: BufPool,
     node: Option<Node>,
     now_ms: u64,
+    /// Turns of work in a life at most.
+    turns_max: u64,
     /// A fault that excuses errors (never wrong data) is on the disk.
     damaged: bool,
     /// What happened.
@@ -113,6 +115,7 @@ impl World {
             pool: BufPool::new(POOL_BYTES),
             node: None,
             now_ms: 0,
+            turns_max: u64::MAX,
             damaged: false,
             counts: Counts::default(),
         })

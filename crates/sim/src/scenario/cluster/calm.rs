@@ -64,6 +64,7 @@ impl World {
             self.counts.io_errors += disk.io_errors;
             self.counts.no_space += disk.no_space;
         }
+        self.counts.simulated_ms += self.now_ns() / MS;
         self.counts
     }
 
@@ -100,11 +101,13 @@ impl World {
             && due_ns.is_none_or(|due_ns| at_ns < due_ns)
         {
             self.sched.advance_to(at_ns);
+            self.trace.at(at_ns);
             return self.deliver(end);
         }
         let Some(what) = self.sched.take_next() else {
             return Err(i10_bounded::stalled("nothing happens any more"));
         };
+        self.trace.at(self.now_ns());
         match what {
             What::Turn(node, which) => self.turn(node, which)?,
             What::Resume(node, life) => self.resume(node, life),
@@ -118,6 +121,7 @@ impl World {
             What::View(node) => self.view_arrives(node),
             What::Client(index, plan) => self.client_acts(index, plan),
             What::Blow(planned) => self.strike(planned),
+            What::Aimed { node, life, seed } => self.strike_aimed(node, life, seed),
             What::Desert(desert) => self.desert(desert),
             What::Damage { lagging, seed } => self.damage_now(lagging, seed),
             What::Mend(mend) => self.mend(mend),

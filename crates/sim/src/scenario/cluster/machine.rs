@@ -29,6 +29,11 @@ pub(super) struct Machine {
     pub(super) process: Option<Box<Process>>,
     /// What its processes draw: when they take turns, how long their questions travel.
     pub(super) rng: SimRng,
+    /// It loses power in the middle of its next checkpoint; what that draws.
+    pub(super) aim: Option<u64>,
+    /// It loses power when its next process has done so many operations of its recovery; and
+    /// what that draws.
+    pub(super) cut_opening: Option<(u64, u64)>,
     /// Something in its log was damaged on purpose.
     pub(super) damaged: bool,
 }

@@ -35,6 +35,7 @@ mod storm;
 mod turn;
 mod watch;
 mod weather;
+mod words;
 
 use crate::{
     counts::Counts,
@@ -43,7 +44,7 @@ use crate::{
     metadata::{Metadata, QuestionId},
     model::{Lineage, WriteId},
     net::Network,
-    plan::{Ran, Size, Trim},
+    plan::{Plan, Trim},
     sched::Schedule,
     trace::Trace,
 };
@@ -81,6 +82,8 @@ enum What {
     Client(usize, u64),
     /// Something goes wrong.
     Blow(Planned),
+    /// What a blow has waited for has come.
+    Aimed { node: usize, life: u64, seed: u64 },
     /// A node whose engine hears late is heard by nobody any more.
     Desert(Desert),
     /// All lose power, one of them a part of its log; this one had lagged.
@@ -144,8 +147,6 @@ pub struct World {
     garbled: Option<Violation>,
     trace: Trace,
     storming: bool,
-    /// Blows that were planned.
-    planned: usize,
     mends: u64,
     outages: BTreeMap<u64, Outage>,
     /// Turns in all: bounds a run that never ends.
@@ -154,20 +155,29 @@ pub struct World {
     pub counts: Counts,
 }
 
+/// What a seed's run is made of: blows.
+#[must_use]
+pub fn plan(seed: u64, trim: &Trim) -> Plan {
+    let shape = Shape::of(seed, trim);
+    let text = |planned: &Planned| {
+        (planned.number, format!("{:?} at {} ms", planned.blow, planned.at_ns / shape::MS))
+    };
+    Plan {
+        steps: plan::draw(seed, &shape, trim).iter().map(text).collect(),
+        until: shape.storm_ns / shape::MS,
+        volumes: shape.volumes,
+        clients: shape.clients,
+    }
+}
+
 /// Runs one seed, but for what `trim` leaves out.
-pub fn run_seed(seed: u64, trim: &Trim, trace: Trace) -> Ran {
+pub fn run_seed(seed: u64, trim: &Trim, trace: Trace) -> (Counts, Result<(), Violation>) {
     let mut world = match World::new(seed, trim, trace) {
         Ok(world) => world,
-        Err(violation) => return Ran::failed(violation),
+        Err(violation) => return (Counts::default(), Err(violation)),
     };
     let result = world.live();
-    let size = Size {
-        blows: world.planned,
-        until: world.shape.storm_ns / shape::MS,
-        volumes: world.volumes.len(),
-        clients: world.clients.len(),
-    };
-    Ran { counts: world.totals(), size, result }
+    (world.totals(), result)
 }
 
 impl World {

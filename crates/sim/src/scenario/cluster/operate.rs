@@ -9,6 +9,7 @@ use super::{
     watch::Held,
 };
 use crate::{
+    scenario::observe::is_torn,
     clock::SimClock,
     disk::SimDisk,
     history::History,
@@ -35,6 +36,9 @@ const CUT_TOLD_NS: u64 = 3000 * MS;
 /// Bits of a frame's fixed header, each of which is checked.
 const HEADER_BITS: u64 = 8 * 64;
 
+/// How long a node is down that lost power while it started.
+const DOWN_AGAIN_NS: std::ops::Range<u64> = 20 * MS..1000 * MS;
+
 /// How a process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
@@ -45,13 +49,12 @@ pub(super) enum End {
 impl World {
     /// A cluster that has just been put together: empty disks, a catalogue that names them.
     pub(super) fn new(seed: u64, trim: &Trim, trace: Trace) -> Result<Self, Violation> {
-        let mut rng = SimRng::of(seed, "cluster");
-        let shape = Shape::draw(&mut rng).trimmed(trim);
+        let shape = Shape::of(seed, trim);
         let plan = plan::draw(seed, &shape, trim);
         let mut machines = Vec::new();
         for node in 0..shape.nodes {
             let mut rng = SimRng::nth(seed, "machine", node);
-            let mut disk = SimDisk::new(rng.bits(), shape.disk, trace.clone());
+            let mut disk = SimDisk::new(rng.bits(), shape.disk, trace.of_node(node));
             if let Err(error) = Host::format(&mut disk, &shape.format) {
                 return Err(i5_nothing_acknowledged_is_lost::check_opens(&error));
             }
@@ -64,6 +67,8 @@ impl World {
                 life: 0,
                 process: None,
                 rng,
+                aim: None,
+                cut_opening: None,
                 damaged: false,
             });
         }
@@ -86,7 +91,6 @@ impl World {
             pool,
             trace,
             storming: true,
-            planned: plan.len(),
             mends: 0,
             outages: BTreeMap::new(),
             turns: 0,
@@ -196,7 +200,18 @@ impl World {
             return Ok(());
         }
         machine.disk.advance_to(now_ns);
+        let cut_opening = machine.cut_opening.take();
+        if let Some((completions, _)) = cut_opening {
+            machine.disk.power_off_after(completions);
+        }
         let opened = Host::open(&mut machine.disk, pool, options);
+        if let Some((_, seed)) = cut_opening {
+            if machine.disk.is_off() {
+                self.cut_while_opening(node, seed);
+                return Ok(());
+            }
+            machine.disk.power_stays_on();
+        }
         let damaged = machine.damaged;
         let (host, report) = match opened {
             Ok(opened) => opened,
@@ -210,6 +225,7 @@ impl World {
         self.counts.recoveries += 1;
         self.counts.records_recovered += report.records;
         self.counts.suspect_logs += u64::from(report.suspect);
+        self.counts.torn_tails += u64::from(!report.suspect && is_torn(&report.end));
         self.trace.note(&[63, node as u64, report.records, u64::from(report.suspect)], || {
             format!("{node}: STARTS, {} records in the log: {}", report.records, report.end)
         });
@@ -238,6 +254,7 @@ impl World {
         let in_checkpoint =
             machine.process.as_ref().is_some_and(|process| process.observer.in_checkpoint());
         machine.process = None;
+        machine.aim = None;
         machine.state = MachineState::Down;
         self.trace.note(&[64, node as u64, u64::from(end == End::Cut)], || {
             format!("{node}: {}", if end == End::Cut { "POWER CUT" } else { "KILLED" })
@@ -264,6 +281,20 @@ impl World {
             let within_ns = if end == End::Cut { CUT_TOLD_NS } else { KILL_TOLD_NS };
             self.net.break_from(now_ns, end_at, within_ns);
         }
+    }
+
+    /// The power failed while a process read what an earlier one had left.
+    fn cut_while_opening(&mut self, node: usize, seed: u64) {
+        let now_ns = self.now_ns();
+        let rng = &mut SimRng::new(seed);
+        let machine = &mut self.machines[node];
+        machine.disk = machine.disk.power_cut(rng.bits());
+        machine.clock = SimClock::draw(rng, now_ns);
+        let life = machine.life;
+        self.trace.note(&[67, node as u64], || format!("{node}: POWER CUT while it starts"));
+        self.counts.cuts += 1;
+        self.counts.cuts_in_recovery += 1;
+        self.sched.after(rng.within(DOWN_AGAIN_NS), What::Start(node, life));
     }
 
     /// The process takes no turns until it is resumed.

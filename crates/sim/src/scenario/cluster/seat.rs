@@ -237,39 +237,12 @@ impl World {
         seat.core.flush();
         let mut commands = Vec::new();
         seat.core.take_commands(&mut commands);
+        self.note_engine_commands(node, seat, &commands);
         self.watch_commands(node, seat, &commands)?;
         for command in commands {
             self.carry_out(node, process, number, seat, command)?;
         }
         Ok(())
-    }
-
-    fn note_engine_event(&self, node: usize, seat: &Seat, event: &ToEngine) {
-        let word = match event {
-            ToEngine::Attach(_) => 1,
-            ToEngine::Promised { member, result } => {
-                2 | u64::from(member.0) << 8 | u64::from(result.is_ok()) << 16
-            }
-            ToEngine::Ack { member, ack } => {
-                3 | u64::from(member.0) << 8 | ack.durable_lsn.get() << 16
-            }
-            ToEngine::Lease { member, until_ms } => 4 | u64::from(member.0) << 8 | until_ms << 16,
-            ToEngine::MemberUp { member } => 5 | u64::from(member.0) << 8,
-            ToEngine::MemberDown { member } => 6 | u64::from(member.0) << 8,
-            ToEngine::MemberLost { member, .. } => 7 | u64::from(member.0) << 8,
-            ToEngine::SetDecided { generation, accepted, .. } => {
-                8 | u64::from(*accepted) << 8 | generation.get() << 16
-            }
-            ToEngine::CaughtUp { member, result, .. } => {
-                9 | u64::from(member.0) << 8 | u64::from(result.is_ok()) << 16
-            }
-            ToEngine::Detach { .. } => 10,
-            ToEngine::Resize { blocks } => 11 | blocks << 8,
-            _ => return,
-        };
-        self.trace.note(&[41, node as u64, seat.epoch.get(), word], || {
-            format!("{node}: engine {} is told {event:?}", seat.epoch)
-        });
     }
 
     fn carry_out(

@@ -41,7 +41,12 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    pub(super) fn draw(rng: &mut SimRng) -> Self {
+    /// What `seed` draws, made smaller.
+    pub(super) fn of(seed: u64, trim: &Trim) -> Self {
+        Self::draw(&mut SimRng::of(seed, "cluster")).trimmed(trim)
+    }
+
+    fn draw(rng: &mut SimRng) -> Self {
         let nodes = match rng.within(0..10) {
             0..7 => 3,
             7..9 => 4,
@@ -79,8 +84,7 @@ impl Shape {
             },
         }
     }
-    /// The same, made smaller.
-    pub(super) fn trimmed(self, trim: &Trim) -> Self {
+    fn trimmed(self, trim: &Trim) -> Self {
         let until_ns = trim.until.map_or(u64::MAX, |until_ms| until_ms * MS);
         Self {
             volumes: Trim::limit(trim.volumes, self.volumes),

@@ -18,6 +18,10 @@ use std::ops::Range;
 const PAUSE_NS: Range<u64> = 50 * MS..4000 * MS;
 /// How long a node stays down.
 const DOWN_NS: Range<u64> = 20 * MS..6000 * MS;
+/// Operations of a recovery after which the power fails.
+const RECOVERY_COMPLETIONS: Range<u64> = 0..60;
+/// A checkpoint takes about so long, from its first write to the superblock.
+const CHECKPOINT_NS: Range<u64> = 1..1500 * MS / 1000;
 /// How long the metadata group is away.
 const AWAY_NS: Range<u64> = 200 * MS..4000 * MS;
 /// What a volume grows by at most, in blocks, and to.
@@ -80,6 +84,34 @@ impl World {
             }
             Blow::Resize => self.grow(rng),
             Blow::Damage => self.damage(rng),
+            Blow::CutCheckpoint => self.machines[node].aim = Some(rng.bits()),
+            Blow::CutRecovery => {
+                let cut = (rng.within(RECOVERY_COMPLETIONS), rng.bits());
+                self.machines[node].cut_opening = Some(cut);
+                self.take_down(node, End::Cut, DOWN_NS, rng);
+            }
+        }
+    }
+
+    /// A checkpoint of `node` is being written: what was aimed at one strikes soon.
+    pub(super) fn in_checkpoint(&mut self, node: usize) {
+        let machine = &mut self.machines[node];
+        let Some(seed) = machine.aim.take() else { return };
+        let in_ns = SimRng::of(seed, "aim").within(CHECKPOINT_NS);
+        let event = What::Aimed { node, life: machine.life, seed };
+        self.sched.after(in_ns, event);
+    }
+
+    /// What was aimed strikes: now and then all lose power with the one that was aimed at.
+    pub(super) fn strike_aimed(&mut self, node: usize, life: u64, seed: u64) {
+        if !self.storming || self.machines[node].life != life {
+            return;
+        }
+        let rng = &mut SimRng::new(seed);
+        let all = rng.percent(25);
+        self.counts.cuts_of_all += u64::from(all);
+        for other in (0..self.machines.len()).filter(|other| all || *other == node) {
+            self.take_down(other, End::Cut, DOWN_NS, rng);
         }
     }
 

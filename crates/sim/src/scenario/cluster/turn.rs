@@ -130,8 +130,12 @@ impl World {
             observed.push(token, op);
         }
         disk.submit(&mut observed);
+        let in_checkpoint = process.observer.in_checkpoint();
         i7_applied_is_committed::check_order(disk.misuse())?;
         i10_bounded::check_in_flight(disk.in_flight())?;
+        if in_checkpoint {
+            self.in_checkpoint(node);
+        }
         Ok(true)
     }
 

@@ -12,6 +12,9 @@ use crate::{
         Violation, ensure, i5_nothing_acknowledged_is_lost,
     },
     model::WriteId,
+    plan::{Plan, Trim},
+    rng::SimRng,
+    scenario::observe::is_torn,
     trace::Trace,
 };
 use holdfast_io::{BufPool, Disk, DiskError, FileId, Op, OpResult, OpenMode};
@@ -27,13 +30,21 @@ const CHECKPOINT_CUT_PERCENT: u32 = 3;
 /// Completions of a recovery after which a second cut may come.
 const RECOVERY_COMPLETIONS: std::ops::Range<u64> = 0..40;
 
-/// Runs one seed of the scenario.
-pub fn run_seed(seed: u64, trace: Trace) -> (Counts, Result<(), Violation>) {
+/// What a seed's run is made of: stretches of work, each ended by a crash.
+#[must_use]
+pub fn plan(seed: u64, trim: &Trim) -> Plan {
+    let rounds = SimRng::of(seed, "rounds").within(ROUNDS);
+    Plan { steps: trim.steps_of(rounds, "work and a crash"), until: TURNS.end, ..Plan::default() }
+}
+
+/// Runs one seed of the scenario, but for what `trim` leaves out.
+pub fn run_seed(seed: u64, trim: &Trim, trace: Trace) -> (Counts, Result<(), Violation>) {
     let mut world = match LogWorld::new(seed, trace) {
         Ok(world) => world,
         Err(violation) => return (Counts::default(), Err(violation)),
     };
-    let result = world.run();
+    let result = world.run(seed, trim);
+    world.counts.simulated_ms += world.disk.now_ns() / 1_000_000;
     let disk = world.disk.counts();
     world.counts.bit_flips += disk.bit_flips;
     world.counts.io_errors += disk.io_errors;
@@ -104,10 +115,11 @@ enum Opened {
 }
 
 impl LogWorld {
-    fn run(&mut self) -> Result<(), Violation> {
-        for _ in 0..self.rng.within(ROUNDS) {
+    fn run(&mut self, seed: u64, trim: &Trim) -> Result<(), Violation> {
+        for (number, _) in plan(seed, trim).steps {
+            self.rng = SimRng::nth(seed, "round", number);
             let Some(mut node) = self.recover(None)? else { return Ok(()) };
-            let turns = self.rng.within(TURNS);
+            let turns = trim.turns(self.rng.within(TURNS));
             if self.rng.percent(10) {
                 self.disk.set_faults(Faults { write_errors: 20_000, ..Faults::NONE });
             }
@@ -120,14 +132,16 @@ impl LogWorld {
             }
             self.recorded_mark = node.wal.recorded_mark().get();
             self.disk.set_faults(Faults::NONE);
-            self.crash();
+            self.crash(node.in_checkpoint());
         }
+        self.rng = SimRng::of(seed, "last");
         let damage = self.rng.percent(60).then(|| self.damage()).flatten();
         self.recover(damage).map(|_| ())
     }
 
     /// The process ends, with power or under it.
-    fn crash(&mut self) {
+    fn crash(&mut self, in_checkpoint: bool) {
+        self.counts.simulated_ms += self.disk.now_ns() / 1_000_000;
         let seed = self.rng.bits();
         let kill = !self.disk.is_off() && self.rng.percent(25);
         self.disk = match kill {
@@ -137,6 +151,7 @@ impl LogWorld {
         let fate = self.disk.counts();
         self.counts.kills += u64::from(kill);
         self.counts.cuts += u64::from(!kill);
+        self.counts.cuts_in_checkpoint += u64::from(in_checkpoint && !kill);
         self.counts.changes_kept += fate.kept;
         self.counts.changes_lost += fate.lost;
         self.counts.changes_torn += fate.torn;
@@ -176,7 +191,7 @@ impl LogWorld {
                 Opened::Suspect => return Ok(None),
                 Opened::PowerLost => {
                     self.counts.cuts_in_recovery += 1;
-                    self.crash();
+                    self.crash(false);
                 }
                 Opened::ReadFailed => {
                     self.disk.set_faults(Faults::NONE);
@@ -207,6 +222,7 @@ impl LogWorld {
             Err(error) => return Err(i5_nothing_acknowledged_is_lost::check_opens(&error)),
         };
         self.disk.set_faults(Faults::NONE);
+        self.counts.torn_tails += u64::from(!end.is_suspect() && is_torn(&end.to_string()));
         self.trace.note(&[20, seen.len() as u64, u64::from(end.is_suspect())], || {
             format!("log: recovered {} entries: {end}", seen.len())
         });

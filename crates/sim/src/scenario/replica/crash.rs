@@ -11,6 +11,7 @@ use crate::{
     },
     model::Existence,
 };
+use crate::scenario::observe::is_torn;
 use holdfast_replica::{FsckOptions, Host, HostError, VolumeReport, fsck};
 use holdfast_types::{BlockNo, BlockRange, VolumeId};
 
@@ -81,6 +82,7 @@ impl World {
         });
         i5_nothing_acknowledged_is_lost::check_trusted(self.damaged, report.suspect, &report.end)?;
         self.counts.records_recovered += report.records;
+        self.counts.torn_tails += u64::from(!report.suspect && is_torn(&report.end));
         let found = host.volumes();
         i5_nothing_acknowledged_is_lost::check_volumes(&self.model, &found)?;
         self.settle(&found)?;

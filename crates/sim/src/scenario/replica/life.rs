@@ -1,7 +1,14 @@
 //! Lives of a node: work until something ends it, recovery, the next life.
 
 use super::{Stop, World, crash::Crash};
-use crate::{counts::Counts, disk::Faults, invariants::Violation, trace::Trace};
+use crate::{
+    counts::Counts,
+    disk::Faults,
+    invariants::Violation,
+    plan::{Plan, Trim},
+    rng::SimRng,
+    trace::Trace,
+};
 
 /// Lives in a seed's run.
 const LIVES: std::ops::Range<u64> = 4..9;
@@ -17,13 +24,21 @@ const TURNS_PER_ROUND: u64 = 25;
 /// Attempts to come up, each ended by a planned fault, before giving up.
 const ATTEMPTS_MAX: u32 = 50;
 
-/// Runs one seed.
-pub fn run_seed(seed: u64, trace: Trace) -> (Counts, Result<(), Violation>) {
+/// What a seed's run is made of: lives of the node.
+#[must_use]
+pub fn plan(seed: u64, trim: &Trim) -> Plan {
+    let lives = SimRng::of(seed, "lives").within(LIVES);
+    Plan { steps: trim.steps_of(lives, "a life"), until: TURNS.end, ..Plan::default() }
+}
+
+/// Runs one seed, but for what `trim` leaves out.
+pub fn run_seed(seed: u64, trim: &Trim, trace: Trace) -> (Counts, Result<(), Violation>) {
     let mut world = match World::new(seed, trace) {
         Ok(world) => world,
         Err(violation) => return (Counts::default(), Err(violation)),
     };
-    let result = world.lives();
+    world.turns_max = trim.until.unwrap_or(u64::MAX);
+    let result = world.lives(seed, trim);
     (world.totals(), result)
 }
 
@@ -33,11 +48,13 @@ impl World {
         self.counts.bit_flips = disk.bit_flips;
         self.counts.io_errors = disk.io_errors;
         self.counts.no_space = disk.no_space;
+        self.counts.simulated_ms = self.now_ms;
         self.counts
     }
 
-    fn lives(&mut self) -> Result<(), Violation> {
-        for _ in 0..self.rng.within(LIVES) {
+    fn lives(&mut self, seed: u64, trim: &Trim) -> Result<(), Violation> {
+        for (number, _) in plan(seed, trim).steps {
+            self.rng = SimRng::nth(seed, "life", number);
             if self.rng.percent(25) {
                 self.disk.power_off_after(self.rng.within(EARLY_COMPLETIONS));
             }
@@ -55,6 +72,7 @@ impl World {
                 Err(Stop::Violation(violation)) => return Err(violation),
             }
         }
+        self.rng = SimRng::of(seed, "last");
         self.come_up()?;
         self.quietly(Self::drain_and_check)?;
         self.quietly(Self::verify_all)
@@ -115,7 +133,8 @@ impl World {
             }
         }
         if self.rng.percent(15) {
-            self.disk.set_faults(self.draw_faults());
+            let faults = self.draw_faults();
+            self.disk.set_faults(faults);
         }
         self.work(TURNS)?;
         self.disk.set_faults(Faults::NONE);
@@ -125,8 +144,8 @@ impl World {
         Ok(())
     }
 
-    fn draw_faults(&self) -> Faults {
-        match self.now_ms % 4 {
+    fn draw_faults(&mut self) -> Faults {
+        match self.rng.within(0..4) {
             0 => Faults { read_errors: 10_000, ..Faults::NONE },
             1 => Faults { write_errors: 3_000, ..Faults::NONE },
             2 => Faults { sync_errors: 100_000, ..Faults::NONE },
@@ -136,7 +155,7 @@ impl World {
 
     fn work(&mut self, turns: std::ops::Range<u64>) -> Result<(), Stop> {
         let eager = self.rng.within(20..95) as u32;
-        for _ in 0..self.rng.within(turns) {
+        for _ in 0..self.rng.within(turns).min(self.turns_max) {
             while self.rng.percent(eager) {
                 self.act()?;
             }
@@ -163,11 +182,12 @@ impl World {
             shape: self.shape.clone(),
             disk,
             model: self.model.clone(),
-            rng: crate::rng::SimRng::of(seed, "fork"),
+            rng: SimRng::of(seed, "fork"),
             trace: self.trace.clone(),
             pool: self.pool.clone(),
             node: None,
             now_ms: self.now_ms,
+            turns_max: self.turns_max,
             damaged: false,
             counts,
         }
@@ -206,20 +226,20 @@ impl World {
 /// few also during the recovery, and checks what is left each time.
 pub fn enumerate(
     seed: u64,
-    turns: u64,
-    tears: u64,
+    (turns, tears): (u64, u64),
+    trim: &Trim,
     trace: Trace,
 ) -> (Counts, Result<(), Violation>) {
     let mut world = match World::new(seed, trace) {
         Ok(world) => world,
         Err(violation) => return (Counts::default(), Err(violation)),
     };
-    let result = world.enumerate(turns, tears);
+    let result = world.enumerate(trim.turns(turns), tears, trim);
     (world.totals(), result)
 }
 
 impl World {
-    fn enumerate(&mut self, turns: u64, tears: u64) -> Result<(), Violation> {
+    fn enumerate(&mut self, turns: u64, tears: u64, trim: &Trim) -> Result<(), Violation> {
         self.come_up()?;
         self.quietly(|world| world.work(WARM_UP_TURNS))?;
         for turn in 0..turns {
@@ -230,7 +250,7 @@ impl World {
                 self.quietly_act()?;
             }
             self.quietly(|world| world.turn().map(|_| ()))?;
-            for tear in 0..tears {
+            for tear in (0..tears).filter(|tear| trim.keeps((turn * tears + tear) as usize)) {
                 let mut fork = self.fork(turn << 8 | tear);
                 let result = fork.after_cut((turn + tear).is_multiple_of(3));
                 self.counts.add(&fork.counts);

@@ -1,0 +1,163 @@
+//! What a thousand seeds of each scenario must have seen at least: calm schedules
+//! prove nothing. Each is about half of what is usual; a change that makes
+//! something rarer than that must say where the evidence went.
+
+use crate::{counts::Counts, runs::Scenario};
+
+/// The seeds that the minima are given for.
+pub const SEEDS: u64 = 1000;
+/// With fewer seeds than this nothing is judged.
+pub const SEEDS_MIN: u64 = 20;
+/// A minimum that is scaled down to less than this is not judged: chance alone
+/// could miss it.
+const JUDGED_MIN: u64 = 5;
+
+/// What `scenario` must have seen in [`SEEDS`] seeds, by the count's name.
+#[must_use]
+pub const fn of(scenario: Scenario) -> &'static [(&'static str, u64)] {
+    match scenario {
+        Scenario::Log => LOG,
+        Scenario::Replica => REPLICA,
+        Scenario::EveryCut => EVERY_CUT,
+        Scenario::Matching => MATCHING,
+        Scenario::Cluster => CLUSTER,
+    }
+}
+
+const LOG: &[(&str, u64)] = &[
+    ("cuts", 5_000),
+    ("cuts_in_recovery", 1_600),
+    ("cuts_in_checkpoint", 300),
+    ("torn_tails", 300),
+    ("kills", 800),
+    ("changes_torn", 330),
+    ("unacked_lost", 8_000),
+    ("suspect_logs", 330),
+    ("segment_reuses", 13_000),
+    ("checkpoints", 16_000),
+    ("operations", 160_000),
+];
+
+const REPLICA: &[(&str, u64)] = &[
+    ("cuts", 3_300),
+    ("cuts_in_recovery", 330),
+    ("cuts_in_checkpoint", 330),
+    ("torn_tails", 300),
+    ("kills", 660),
+    ("changes_torn", 3_300),
+    ("segment_reuses", 8_000),
+    ("checkpoints", 8_000),
+    ("fresh_writes", 16_000),
+    ("discards", 8_000),
+    ("resizes", 1_600),
+    ("truncations", 80),
+    ("volumes_deleted", 660),
+    ("bit_flips", 250),
+    ("damage_answered", 80),
+    ("suspect_logs", 60),
+    ("checked", 1_600),
+    ("operations", 330_000),
+];
+
+const EVERY_CUT: &[(&str, u64)] = &[
+    ("cuts", 100_000),
+    ("cuts_in_recovery", 16_000),
+    ("cuts_in_checkpoint", 5_000),
+    ("torn_tails", 1_000),
+    ("changes_torn", 80_000),
+    ("fresh_writes", 6_000),
+    ("checked", 66_000),
+    ("operations", 3_300_000),
+];
+
+const MATCHING: &[(&str, u64)] =
+    &[("epochs", 10_000), ("truncations", 10_000), ("mismatches", 10_000), ("cuts", 3_300)];
+
+const CLUSTER: &[(&str, u64)] = &[
+    // The life of engines.
+    ("epochs", 3_300),
+    ("served", 2_500),
+    ("hand_overs", 660),
+    ("reads_in_hand_over", 1_600),
+    ("engines_fenced", 330),
+    ("fences_listed", 800),
+    // Disks and power.
+    ("cuts", 1_600),
+    ("cuts_of_all", 250),
+    ("cuts_in_checkpoint", 200),
+    ("cuts_in_recovery", 150),
+    ("torn_tails", 60),
+    ("checkpoints", 20_000),
+    ("segment_reuses", 8_000),
+    ("kills", 330),
+    ("pauses", 330),
+    ("pauses_beyond_lease", 250),
+    // The network and the metadata group.
+    ("partitions", 330),
+    ("one_way", 160),
+    ("holds", 330),
+    ("resets", 330),
+    ("metadata_away", 150),
+    ("metadata_back", 100),
+    // Sets, and the three ways of getting level.
+    ("set_shrunk", 500),
+    ("set_grown", 500),
+    ("truncations", 160),
+    ("sent_from_window", 60),
+    ("pulls_by_records", 330),
+    ("pulls_by_slots", 330),
+    // What the clients and the end see.
+    ("remote_reads", 1_600),
+    ("unknown_outcomes", 5_000),
+    ("disks_compared", 3_300),
+    ("digests", 5_000),
+    ("operations", 800_000),
+    ("simulated_ms", 20_000_000),
+];
+
+/// What `counts` lacks of what `seeds` seeds of `scenario` must have seen; `None`
+/// if they are too few to say.
+#[must_use]
+pub fn missing(scenario: Scenario, counts: &Counts, seeds: u64) -> Option<Vec<String>> {
+    if seeds < SEEDS_MIN {
+        return None;
+    }
+    let each = of(scenario).iter();
+    let scaled = each.map(|(name, minimum)| (*name, minimum * seeds / SEEDS));
+    let judged = scaled.filter(|(_, minimum)| *minimum >= JUDGED_MIN);
+    let found = |name: &str| counts.each().find(|count| count.0 == name).map_or(0, |count| count.1);
+    let missing = judged.filter(|(name, minimum)| found(name) < *minimum);
+    Some(
+        missing
+            .map(|(name, minimum)| format!("{name}: {}, at least {minimum} expected", found(name)))
+            .collect(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_minimum_is_of_a_count() {
+        for scenario in Scenario::ALL {
+            for (name, _) in of(scenario) {
+                assert!(Counts::default().each().any(|count| count.0 == *name), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_named_and_too_few_seeds_are_not_judged() {
+        let counts = Counts { mismatches: 9_999, epochs: 10_000, ..Counts::default() };
+        let counts = Counts { truncations: 10_000, cuts: 3_300, ..counts };
+        let missing_of = |seeds| missing(Scenario::Matching, &counts, seeds);
+        assert_eq!(
+            missing_of(SEEDS),
+            Some(vec!["mismatches: 9999, at least 10000 expected".to_owned()])
+        );
+        assert_eq!(missing_of(SEEDS - 1), Some(Vec::new()));
+        assert_eq!(missing_of(SEEDS_MIN - 1), None);
+        assert_eq!(missing(Scenario::Log, &Counts::default(), 20).map(|all| all.len()), Some(11));
+    }
+}
