@@ -8,8 +8,8 @@ use crate::{
     register::register,
 };
 use holdfast_engine::runtime::ShardStatus;
-use holdfast_meta::{Catalogue, Command, Phase, ProposeError, Volume};
-use holdfast_replica::NewVolume;
+use holdfast_meta::{Catalogue, Command, Outcome, Phase, ProposeError, Volume};
+use holdfast_replica::{NewVolume, VolumeReport};
 use holdfast_types::{NodeId, ReplicaId};
 use std::{collections::BTreeSet, time::Duration};
 use tokio::sync::watch;
@@ -24,6 +24,8 @@ pub(crate) struct Reconciler {
     peers: Option<Vec<(NodeId, String)>>,
     /// Replicas whose loss has been said.
     lost: BTreeSet<ReplicaId>,
+    /// Replicas of which was said that their log is damaged.
+    suspect: BTreeSet<ReplicaId>,
     registered: watch::Sender<bool>,
 }
 
@@ -31,7 +33,8 @@ impl Reconciler {
     /// `registered` turns true when the catalogue knows this node and its disks.
     pub(crate) fn new(member: Member, registered: watch::Sender<bool>) -> Self {
         let keeper = Keeper::new(member.clone());
-        Self { member, keeper, peers: None, lost: BTreeSet::new(), registered }
+        let (lost, suspect) = (BTreeSet::new(), BTreeSet::new());
+        Self { member, keeper, peers: None, lost, suspect, registered }
     }
 
     /// Runs until it is dropped.
@@ -101,7 +104,13 @@ impl Reconciler {
         let here = held.is_some_and(|held| held.replica == copy.replica);
         let (volume_id, replica) = (volume.id, copy.replica);
         match volume.phase {
-            Phase::Active if copy.ready && here => true,
+            Phase::Active if copy.ready && here => match held.filter(|held| held.suspect) {
+                Some(held) => self.rejoin(volume, copy, held).await,
+                None => {
+                    self.suspect.remove(&copy.replica);
+                    true
+                }
+            },
             Phase::Active if copy.ready => {
                 self.say_lost(volume, copy);
                 true
@@ -139,6 +148,83 @@ impl Reconciler {
         self.member.meta.read_barrier(PROPOSE_MAX).await.ok()?;
         let now = self.member.volume(volume.id).filter(|now| now.phase == Phase::Active);
         Some(now.is_some_and(|now| now.set.all().any(|held| held == copy)))
+    }
+
+    /// Leads a replica whose log was damaged back: see `holdfast_replica`'s `rejoin`, which
+    /// says what makes each step safe. Whether the metadata group answered, or was not needed.
+    async fn rejoin(
+        &mut self,
+        volume: &Volume,
+        copy: &holdfast_meta::Member,
+        held: &VolumeReport,
+    ) -> bool {
+        let (id, replica) = (volume.id, copy.replica);
+        if self.suspect.insert(replica) {
+            tracing::error!(
+                volume = %id, name = %volume.name, %replica, disk = %copy.disk, applied = %held.applied_lsn,
+                "the replica's log is damaged; it rejoins once the volume's other replicas have taken it out of the set"
+            );
+            if volume.set.all().count() == 1 {
+                tracing::error!(
+                    volume = %id, name = %volume.name,
+                    "it is the volume's only replica: the volume stays offline; restore it from a backup"
+                );
+            }
+        }
+        if !held.floored {
+            // As of now: an epoch that was granted since would not be covered.
+            if self.member.meta.read_barrier(PROPOSE_MAX).await.is_err() {
+                return false;
+            }
+            let Some(now) = self.member.volume(id) else { return true };
+            let told = self.member.shard.set_floor(copy.disk, id, replica, now.epoch).await;
+            if let Err(error) = told {
+                tracing::warn!(volume = %id, name = %volume.name, %replica, %error, "cannot tell the replica of the epoch");
+            }
+            return true;
+        }
+        let is_out = volume.set.learners.iter().any(|learner| learner.replica == replica);
+        if !is_out || held.heard < volume.epoch {
+            return true;
+        }
+        // The same set under a new generation: whatever its engine proposed before it asked this
+        // replica for its promise is void, and the answer is as of now.
+        let command = Command::ChangeSet {
+            volume: id,
+            epoch: volume.epoch,
+            generation: volume.set.generation,
+            members: volume.set.members.iter().map(|member| member.replica).collect(),
+        };
+        let sealed = match self.member.propose(command).await {
+            Ok(Outcome::Volume(sealed)) => sealed,
+            Ok(other) => {
+                tracing::error!(?other, "a change of a set was answered with something else");
+                return true;
+            }
+            Err(ProposeError::Rejected(reason)) => {
+                tracing::debug!(volume = %id, %reason, "not as this node has heard; the replica waits");
+                return true;
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a damaged replica cannot start over yet");
+                return false;
+            }
+        };
+        if sealed.epoch != volume.epoch
+            || !sealed.set.learners.iter().any(|learner| learner.replica == replica)
+        {
+            return true;
+        }
+        match self.member.shard.reset_replica(copy.disk, id, replica, sealed.epoch).await {
+            Ok(()) => tracing::info!(
+                volume = %id, name = %volume.name, %replica, applied = %held.applied_lsn,
+                "the replica has dropped its damaged log and catches up"
+            ),
+            Err(error) => {
+                tracing::warn!(volume = %id, name = %volume.name, %replica, %error, "the replica cannot start over yet");
+            }
+        }
+        true
     }
 
     async fn create(&self, volume: &Volume, copy: &holdfast_meta::Member) -> Result<(), String> {

@@ -20,10 +20,13 @@ impl EngineCore {
         self.out.extend(commands);
     }
 
-    /// Whether reads may be answered now. A lease until now is over.
+    /// Whether reads may be answered now. A lease until now is over. That of a suspect
+    /// replica does not count: it may have lost a promise.
     pub(super) fn is_leased(&self) -> bool {
         let now_ms = self.boot_ms;
-        let owed = |m: &super::member::Member| m.has_promised && now_ms < m.lease_until_ms;
+        let owed = |m: &super::member::Member| {
+            m.has_promised && !m.suspect && now_ms < m.lease_until_ms
+        };
         self.quorums.commits(self.members.which(owed))
     }
 }

@@ -33,7 +33,8 @@ pub enum Link {
     Lost,
 }
 
-/// Every legal step of a link. `Lost` is the end of it within an epoch.
+/// Every legal step of a link. `Lost` is the end of it within an epoch, but for a node
+/// that comes back after its disk had failed.
 const STEPS: &[(Link, Link)] = {
     use Link::{Behind, Down, Fencing, Lost, Promised, Streaming, Truncating};
     &[
@@ -56,6 +57,7 @@ const STEPS: &[(Link, Link)] = {
         (Behind, Streaming),
         (Behind, Down),
         (Behind, Lost),
+        (Lost, Fencing),
     ]
 };
 

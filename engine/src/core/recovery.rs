@@ -42,7 +42,11 @@ impl EngineCore {
     }
 
     pub(super) fn member_up(&mut self, id: MemberId) {
-        if self.members.get(id).is_some_and(|member| member.is(Link::Down)) {
+        let Some(member) = self.members.get_mut(id) else { return };
+        // Its node has started anew, perhaps with a disk that works.
+        let heals = member.lost == Some(Refusal::DiskFailed);
+        if member.is(Link::Down) || heals {
+            member.lost = None;
             self.fence(id);
         }
     }
@@ -79,32 +83,35 @@ impl EngineCore {
     pub(super) fn member_refused(&mut self, id: MemberId, refusal: Refusal) {
         match refusal {
             Refusal::Fenced { promised } if promised > self.epoch => self.member_lost(id, refusal),
-            Refusal::History { .. } | Refusal::Suspect | Refusal::DiskFailed => {
-                self.member_lost(id, refusal);
-            }
+            Refusal::History { .. } | Refusal::DiskFailed => self.member_lost(id, refusal),
             // What it was asked for may become possible: it is asked again.
             Refusal::Fenced { .. }
             | Refusal::Mismatch { .. }
             | Refusal::Unknown
+            | Refusal::Suspect
             | Refusal::Full
             | Refusal::Behind { .. } => {
                 let now = self.now;
                 let Some(member) = self.members.get_mut(id) else { return };
                 member.refused = Some(refusal);
-                // A replica below its promise has forgotten it.
-                member.has_promised &= !matches!(refusal, Refusal::Fenced { .. });
+                // A replica below its promise has forgotten it, and a suspect one that
+                // refuses does not know.
+                let forgot = matches!(refusal, Refusal::Fenced { .. } | Refusal::Suspect);
+                member.has_promised &= !forgot;
                 member.retry_later(now);
                 self.leave(id, Link::Down);
             }
         }
     }
 
-    /// Asks those again that refused some time ago.
+    /// Asks those again that refused some time ago, and those whose log was suspect: out of
+    /// the set they start over.
     pub(super) fn retry_members(&mut self) {
         let now = self.now;
-        let due = self.members.which(|m| m.is(Link::Down) && m.retry_is_due(now));
+        let waits = |m: &Member| m.is(Link::Down) || m.is(Link::Behind) && m.suspect;
+        let due = self.members.which(|m| waits(m) && m.retry_is_due(now));
         for id in due.iter() {
-            self.fence(id);
+            self.refence(id);
         }
     }
 
@@ -150,7 +157,7 @@ impl EngineCore {
     /// Members whose log may have lost what it acknowledged. Their promise
     /// counts, their log does not.
     fn suspects(&self) -> MemberSet {
-        self.members.which(|member| member.suspect || member.lost == Some(Refusal::Suspect))
+        self.members.which(|member| member.suspect)
     }
 
     pub(super) fn promised(&mut self, id: MemberId, result: Result<Promise, Refusal>) {
@@ -263,6 +270,7 @@ impl EngineCore {
         let Some(promise) = &member.promise else { return };
         if member.suspect {
             member.step(Link::Behind, now);
+            member.retry_later(now);
             return;
         }
         // What was taken over from others does not say where it ends.

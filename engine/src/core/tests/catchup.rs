@@ -244,3 +244,33 @@ fn a_suspect_log_neither_fetches_nor_is_fetched_from() {
     let view = rig.core.status().nth(2).expect("a member");
     assert_eq!((view.link, view.refused), (Link::Behind, Some(Refusal::Suspect)));
 }
+
+#[test]
+fn a_suspect_log_is_asked_again_until_it_has_started_over() {
+    let mut rig = Rig::serving(3);
+    rig.member_down(2);
+    commit_one(&mut rig, 12);
+    rig.up(2);
+    rig.turn();
+    // It does not know yet what it has promised.
+    let refused = Err(Refusal::Suspect);
+    rig.core.handle(Event::Promised { member: MemberId(2), result: refused });
+    let suspect = Promise { suspect: true, ..Rig::promise_of(&[(4, 1), (5, 11)], 12) };
+    let mut said = Vec::new();
+    for asked in 0..3 {
+        rig.tick(Duration::from_secs(2));
+        let turn = rig.turn();
+        assert_eq!(turn[0], "fence 2 epoch 5", "{asked}");
+        said.extend(turn);
+        rig.core.handle(Event::Promised { member: MemberId(2), result: Ok(suspect.clone()) });
+    }
+    said.extend(rig.turn());
+    assert!(!said.iter().any(|said| said.contains("append 2")), "{said:?}");
+    assert!(said.iter().any(|said| said.starts_with("propose 0 1 ")), "{said:?}");
+    rig.tick(Duration::from_secs(2));
+    rig.turn();
+    rig.promise(2, &[(4, 1)], 10);
+    assert_eq!(rig.turn()[0], "append 2 after 4/10 commit 12: 11 epoch start, 12 write 0..1");
+    let view = rig.core.status().nth(2).expect("a member");
+    assert_eq!((view.link, view.refused), (Link::Streaming, None));
+}

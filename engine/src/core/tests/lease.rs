@@ -1,7 +1,7 @@
 //! Reads are answered under leases of a commit quorum, and only then.
 
 use super::rig::{LONG_MS, Rig};
-use crate::core::{Event, StateName};
+use crate::core::{Event, MemberId, StateName};
 use holdfast_block::Op;
 use holdfast_wire::Promise;
 use std::time::Duration;
@@ -44,6 +44,19 @@ fn a_lease_until_exactly_now_is_over() {
     rig.tick(Duration::from_millis(1));
     rig.request(1, 2, READ);
     assert_eq!(rig.turn(), [""; 0]);
+    assert!(!rig.core.has_lease());
+}
+
+#[test]
+fn a_lease_of_a_suspect_replica_does_not_count() {
+    let mut rig = unleased();
+    rig.lease(2, LONG_MS);
+    assert!(rig.core.has_lease());
+    rig.member_down(2);
+    rig.up(2);
+    rig.turn();
+    let promise = Promise { suspect: true, ..Rig::promise_of(&[(4, 1), (5, 11)], 11) };
+    rig.core.handle(Event::Promised { member: MemberId(2), result: Ok(promise) });
     assert!(!rig.core.has_lease());
 }
 

@@ -60,6 +60,26 @@ fn a_member_that_refuses_is_asked_again_with_growing_pauses() {
 }
 
 #[test]
+fn a_member_whose_disk_failed_is_asked_again_when_its_node_comes_back() {
+    let mut rig = Rig::serving(3);
+    rig.refused(2, 3, Refusal::DiskFailed);
+    rig.tick(Duration::from_secs(4));
+    assert!(!rig.turn().contains(&"fence 2 epoch 5".to_owned()));
+    assert_eq!(link(&rig, 2), Link::Lost);
+    rig.member_down(2);
+    rig.up(2);
+    assert_eq!(rig.turn(), ["fence 2 epoch 5"]);
+    rig.refused(2, 4, Refusal::Unknown);
+    // Of another history it never comes back.
+    let history = holdfast_types::HistoryId::from_u128(9);
+    let result = Err(Refusal::History { held: history });
+    rig.core.handle(Event::Promised { member: MemberId(2), result });
+    rig.member_down(2);
+    rig.up(2);
+    assert!(!rig.turn().contains(&"fence 2 epoch 5".to_owned()));
+}
+
+#[test]
 fn a_member_that_can_not_be_reached_is_not_asked() {
     let mut rig = Rig::serving(3);
     rig.refused(2, 3, Refusal::Full);

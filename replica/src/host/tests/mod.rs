@@ -8,5 +8,6 @@ mod failing;
 mod full;
 mod model;
 mod pair;
+mod rejoin;
 mod reuse;
 mod rig;

@@ -241,6 +241,20 @@ impl Pair {
         self.writer.commit_all(&mut self.source);
     }
 
+    /// Overwrites of a block or two each, at places that [`Self::write_some`] uses too.
+    pub(super) fn write_small(&mut self, records: u64) {
+        for _ in 0..records {
+            let start = self.rng.below(40) * (self.blocks / 40) + self.rng.below(18);
+            let count = 1 + self.rng.below(2);
+            for i in 0..count {
+                self.model.insert(start + i, self.next_value + i);
+            }
+            self.writer.write(&mut self.source, start, count, self.next_value);
+            self.next_value += count;
+            self.writer.commit_all(&mut self.source);
+        }
+    }
+
     /// A new engine; the source's power may have gone before.
     pub(super) fn reattach(&mut self) {
         let epoch = self.writer.epoch + 1;

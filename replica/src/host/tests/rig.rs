@@ -326,6 +326,16 @@ impl Rig {
         self.check_store();
     }
 
+    /// As it is, without looking at the store; whether its replicas are suspect.
+    pub(super) fn open_again(&mut self) -> bool {
+        self.events.clear();
+        self.acks.clear();
+        self.queue = IoQueue::new();
+        let options = self.options.clone();
+        self.host = Host::open(&mut self.disk, BufPool::new(0), options).unwrap().0;
+        self.host.volumes().iter().all(|volume| volume.suspect)
+    }
+
     /// Every page and every block of the store is sound; but for blocks that the
     /// log covers, which a round may have begun to overwrite.
     fn check_store(&mut self) {
