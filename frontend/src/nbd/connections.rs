@@ -6,7 +6,9 @@
 //! first write all others are asked ([`Peer`]: one `poll(2)`) whether their peer has hung
 //! up; those that have are closed, which drops what is unread and unsequenced.
 //! Later, a connection that finds that its peer hung up says so here, and the
-//! next write on any other connection closes it. One that said `NBD_CMD_DISC`
+//! next write on any other connection closes it. And one that was taken over by its
+//! device only after a newer connection's first write, having waited for the volume to be
+//! served, is closed at once if its peer has hung up meanwhile. One that said `NBD_CMD_DISC`
 //! left in order: everything before that is carried out. What cannot be closed
 //! is a connection whose peer is gone without the kernel knowing (a host that
 //! lost power): its bytes were sent, or not, before the cut.
@@ -14,6 +16,7 @@
 //! *Stopping.* [`Connections::stop`] makes every connection finish what it has
 //! begun and close.
 
+use super::negotiate::Arrival;
 use holdfast_block::Session;
 use holdfast_io::net::{Hangup, Stream};
 use std::{
@@ -45,6 +48,8 @@ pub struct Connections {
 struct Shared {
     members: RefCell<Vec<Rc<Member>>>,
     stopping: Cell<bool>,
+    /// The newest connection that has written, also if it is gone by now.
+    newest_writer: Cell<Option<Arrival>>,
     /// Members whose peer hung up without saying so and that have not ended.
     hung_up: Cell<usize>,
     idle_wakers: RefCell<Vec<Waker>>,
@@ -52,6 +57,7 @@ struct Shared {
 
 /// A connection's entry.
 struct Member {
+    arrival: Arrival,
     peer: Rc<dyn Peer>,
     session: Rc<Session>,
     waker: RefCell<Option<Waker>>,
@@ -112,8 +118,17 @@ impl Connections {
         .await;
     }
 
-    pub(crate) fn join(&self, peer: Rc<dyn Peer>, session: Rc<Session>) -> Membership {
+    pub(crate) fn join(
+        &self,
+        arrival: Arrival,
+        peer: Rc<dyn Peer>,
+        session: Rc<Session>,
+    ) -> Membership {
+        if self.shared.newest_writer.get() > Some(arrival) && peer.hangup() != Hangup::No {
+            session.close();
+        }
         let member = Rc::new(Member {
+            arrival,
             peer,
             session,
             waker: RefCell::new(None),
@@ -133,6 +148,8 @@ impl Membership {
         if !first && self.shared.hung_up.get() == 0 {
             return;
         }
+        let newest = self.shared.newest_writer.get().max(Some(self.member.arrival));
+        self.shared.newest_writer.set(newest);
         for other in self.shared.members.borrow().iter() {
             if Rc::ptr_eq(other, &self.member) || other.left_in_order.get() {
                 continue;

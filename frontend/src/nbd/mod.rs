@@ -43,7 +43,7 @@ pub use exports::{Export, Exports};
 pub use handshake::{Contexts, HandshakeEnd, Mode};
 pub use inbox::Room;
 pub use inflight::{IN_FLIGHT_BYTES_MAX, IN_FLIGHT_REQUESTS_MAX};
-pub use negotiate::{Limits, Negotiated, Negotiation, Progress, negotiate};
+pub use negotiate::{Arrival, Limits, Negotiated, Negotiation, Progress, negotiate};
 pub use outbox::Pieces;
 pub use proto::PAYLOAD_BYTES_MAX;
 pub use serve::serve;

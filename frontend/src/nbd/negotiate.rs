@@ -5,7 +5,10 @@ use super::{
     handshake::{Contexts, Handshake, HandshakeEnd, Mode, Step},
 };
 use holdfast_block::Geometry;
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// Time that a client has for the whole handshake. Clients take milliseconds; a
@@ -30,6 +33,19 @@ impl Default for Limits {
     }
 }
 
+/// A connection's place among those of this process, by the beginning of its handshake: later
+/// ones are greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Arrival(u64);
+
+impl Arrival {
+    pub(super) fn next() -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        // Nothing but the order of the numbers matters.
+        Self(LAST.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
 /// What client and server have agreed on. May be sent to another thread.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Negotiated {
@@ -41,6 +57,8 @@ pub struct Negotiated {
     pub mode: Mode,
     /// Metadata contexts that the client may ask for.
     pub contexts: Contexts,
+    /// Whether it comes before or after another.
+    pub arrival: Arrival,
     /// Bytes that arrived behind the handshake and belong to the transmission.
     pub leftover: Vec<u8>,
 }
@@ -52,6 +70,7 @@ const READ_BYTES: usize = 4096;
 /// sent: first [`Self::step`], then send [`Self::output`], in any case; and so on.
 #[derive(Debug)]
 pub struct Negotiation {
+    arrival: Arrival,
     handshake: Handshake,
     input: Vec<u8>,
     output: Vec<u8>,
@@ -75,7 +94,7 @@ impl Negotiation {
         let handshake = Handshake::new(options_max);
         let mut output = Vec::new();
         handshake.greet(&mut output);
-        Self { handshake, input: Vec::new(), output }
+        Self { arrival: Arrival::next(), handshake, input: Vec::new(), output }
     }
 
     /// The client sent these bytes.
@@ -107,6 +126,7 @@ impl Negotiation {
                 geometry: chosen.export.geometry,
                 mode: chosen.mode,
                 contexts: chosen.contexts,
+                arrival: self.arrival,
                 leftover: std::mem::take(&mut self.input),
             })),
             Step::End(end) => Some(Progress::End(end)),

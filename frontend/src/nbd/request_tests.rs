@@ -1,5 +1,8 @@
 use super::*;
-use crate::nbd::proto::{EXTENDED_REQUEST_MAGIC, REQUEST_MAGIC};
+use crate::nbd::{
+    negotiate::Arrival,
+    proto::{EXTENDED_REQUEST_MAGIC, REQUEST_MAGIC},
+};
 use command_flag::{DF, FAST_ZERO, FUA, NO_HOLE, PAYLOAD_LEN, REQ_ONE};
 use holdfast_block::Geometry;
 use rand::{Rng, SeedableRng};
@@ -20,6 +23,7 @@ fn rules(mode: Mode, allocation: bool, read_only: bool) -> Rules {
         },
         mode,
         contexts: Contexts { allocation },
+        arrival: Arrival::next(),
         leftover: vec![],
     })
 }

@@ -112,7 +112,7 @@ impl Transmission {
         let session = device.open();
         let zeroes = Buf::zeroes(RECORD_BYTES_MAX);
         Self {
-            membership: connections.join(peer, session.clone()),
+            membership: connections.join(negotiated.arrival, peer, session.clone()),
             rules: Rules::of(negotiated),
             encoder: Encoder::new(negotiated.mode),
             inbox: Inbox::new(&negotiated.leftover),

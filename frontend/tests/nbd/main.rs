@@ -8,4 +8,5 @@ mod commands;
 mod device;
 mod ends;
 mod flow;
+mod late;
 mod server;
