@@ -24,6 +24,7 @@ pub(in crate::scenario) struct Observer {
     segment: u64,
     came_round: bool,
     checkpoint_steps: HashSet<Token>,
+    log_writes: HashSet<Token>,
     superblocks: u64,
 }
 
@@ -40,6 +41,7 @@ impl Observer {
         match op {
             Op::Write { offset, .. } if owner == WAL => {
                 counts.wal_writes += 1;
+                self.log_writes.insert(token);
                 let segment = offset / SEGMENT_BYTES;
                 self.came_round |= segment < self.segment;
                 counts.segment_reuses += u64::from(segment != self.segment && self.came_round);
@@ -67,6 +69,12 @@ impl Observer {
     /// It ended.
     pub(in crate::scenario) fn completed(&mut self, token: Token) {
         self.checkpoint_steps.remove(&token);
+        self.log_writes.remove(&token);
+    }
+
+    /// Whether a write of the log is in flight.
+    pub(in crate::scenario) fn in_log_write(&self) -> bool {
+        !self.log_writes.is_empty()
     }
 
     /// Whether a checkpoint's writes are in flight.

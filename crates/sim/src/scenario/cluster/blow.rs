@@ -37,6 +37,8 @@ pub(super) enum Blow {
     Damage,
     /// A machine loses power while it writes its next checkpoint.
     CutCheckpoint,
+    /// A machine loses power while it writes its log.
+    CutLogWrite,
     /// A machine loses power, and again while it recovers from that.
     CutRecovery,
 }
@@ -57,13 +59,21 @@ const MIXED: &[(Blow, u64)] = &[
     (Blow::Away, 3),
     (Blow::Resize, 2),
     (Blow::Damage, 1),
-    (Blow::CutCheckpoint, 6),
-    (Blow::CutRecovery, 3),
+    (Blow::CutCheckpoint, 8),
+    (Blow::CutLogWrite, 6),
+    (Blow::CutRecovery, 4),
 ];
 /// Engines move all the time, and the old ones live on.
 const HAND_OVERS: &[(Blow, u64)] = &[(Blow::HandOver, 60), (Blow::Attach, 20), (Blow::Slow, 20)];
 /// Power and processes.
-const POWER: &[(Blow, u64)] = &[(Blow::Cut, 40), (Blow::CutAll, 25), (Blow::Kill, 30), (Blow::CutCheckpoint, 30)];
+const POWER: &[(Blow, u64)] = &[
+    (Blow::Cut, 40),
+    (Blow::CutAll, 25),
+    (Blow::Kill, 30),
+    (Blow::CutCheckpoint, 30),
+    (Blow::CutLogWrite, 20),
+    (Blow::CutRecovery, 15),
+];
 /// The network.
 const NETWORK: &[(Blow, u64)] = &[
     (Blow::Partition, 30),

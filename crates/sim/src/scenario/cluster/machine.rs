@@ -29,8 +29,8 @@ pub(super) struct Machine {
     pub(super) process: Option<Box<Process>>,
     /// What its processes draw: when they take turns, how long their questions travel.
     pub(super) rng: SimRng,
-    /// It loses power in the middle of its next checkpoint; what that draws.
-    pub(super) aim: Option<u64>,
+    /// It loses power when its next process does this; and what that draws.
+    pub(super) aim: Option<(Aim, u64)>,
     /// It loses power when its next process has done so many operations of its recovery; and
     /// what that draws.
     pub(super) cut_opening: Option<(u64, u64)>,
@@ -45,6 +45,15 @@ pub(super) enum MachineState {
     /// The process exists, but takes no turns.
     Paused,
     Down,
+}
+
+/// A moment that a power cut is aimed at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Aim {
+    /// Its next checkpoint is being written.
+    Checkpoint,
+    /// Its log is being written.
+    LogWrite,
 }
 
 /// What waits for a process's next turn.

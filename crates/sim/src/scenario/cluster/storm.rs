@@ -4,7 +4,7 @@
 use super::{
     What, World,
     blow::Blow,
-    machine::{MachineState, Use},
+    machine::{Aim, MachineState, Use},
     operate::End,
     plan::Planned,
     shape::{MS, SECOND},
@@ -20,8 +20,6 @@ const PAUSE_NS: Range<u64> = 50 * MS..4000 * MS;
 const DOWN_NS: Range<u64> = 20 * MS..6000 * MS;
 /// Operations of a recovery after which the power fails.
 const RECOVERY_COMPLETIONS: Range<u64> = 0..60;
-/// A checkpoint takes about so long, from its first write to the superblock.
-const CHECKPOINT_NS: Range<u64> = 1..1500 * MS / 1000;
 /// How long the metadata group is away.
 const AWAY_NS: Range<u64> = 200 * MS..4000 * MS;
 /// What a volume grows by at most, in blocks, and to.
@@ -84,7 +82,8 @@ impl World {
             }
             Blow::Resize => self.grow(rng),
             Blow::Damage => self.damage(rng),
-            Blow::CutCheckpoint => self.machines[node].aim = Some(rng.bits()),
+            Blow::CutCheckpoint => self.machines[node].aim = Some((Aim::Checkpoint, rng.bits())),
+            Blow::CutLogWrite => self.machines[node].aim = Some((Aim::LogWrite, rng.bits())),
             Blow::CutRecovery => {
                 let cut = (rng.within(RECOVERY_COMPLETIONS), rng.bits());
                 self.machines[node].cut_opening = Some(cut);
@@ -93,13 +92,12 @@ impl World {
         }
     }
 
-    /// A checkpoint of `node` is being written: what was aimed at one strikes soon.
-    pub(super) fn in_checkpoint(&mut self, node: usize) {
+    /// What was aimed at has come: the blow falls within this time.
+    pub(super) fn aimed(&mut self, node: usize, seed: u64, within_ns: Range<u64>) {
         let machine = &mut self.machines[node];
-        let Some(seed) = machine.aim.take() else { return };
-        let in_ns = SimRng::of(seed, "aim").within(CHECKPOINT_NS);
-        let event = What::Aimed { node, life: machine.life, seed };
-        self.sched.after(in_ns, event);
+        machine.aim = None;
+        let in_ns = SimRng::of(seed, "aim").within(within_ns);
+        self.sched.after(in_ns, What::Aimed { node, life: machine.life, seed });
     }
 
     /// What was aimed strikes: now and then all lose power with the one that was aimed at.

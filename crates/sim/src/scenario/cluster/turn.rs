@@ -2,7 +2,7 @@
 
 use super::{
     What, World,
-    machine::{MachineState, Process},
+    machine::{Aim, MachineState, Process},
     seat,
     shape::MS,
 };
@@ -17,6 +17,10 @@ use holdfast_wire::Refusal;
 
 /// From what is due until its turn: a loaded machine takes longer.
 const TURN_NS: std::ops::Range<u64> = 2_000..30_000;
+/// A checkpoint takes about so long, from its first write to the superblock.
+const CHECKPOINT_NS: std::ops::Range<u64> = 1..1500 * MS / 1000;
+/// A write of the log takes about so long.
+const LOG_WRITE_NS: std::ops::Range<u64> = 1..250 * MS / 1000;
 /// How often a process does what nothing else makes it do.
 const TICK_NS: u64 = 50 * MS;
 /// Times that hosts and engines answer each other within one turn; more of them is a
@@ -130,11 +134,14 @@ impl World {
             observed.push(token, op);
         }
         disk.submit(&mut observed);
-        let in_checkpoint = process.observer.in_checkpoint();
+        let (in_checkpoint, in_log_write) =
+            (process.observer.in_checkpoint(), process.observer.in_log_write());
         i7_applied_is_committed::check_order(disk.misuse())?;
         i10_bounded::check_in_flight(disk.in_flight())?;
-        if in_checkpoint {
-            self.in_checkpoint(node);
+        match self.machines[node].aim {
+            Some((Aim::Checkpoint, seed)) if in_checkpoint => self.aimed(node, seed, CHECKPOINT_NS),
+            Some((Aim::LogWrite, seed)) if in_log_write => self.aimed(node, seed, LOG_WRITE_NS),
+            _ => {}
         }
         Ok(true)
     }
