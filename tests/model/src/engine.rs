@@ -56,7 +56,12 @@ impl Protocol {
                 engine.log = replica.log;
             }
         }
-        self.choose_best_log(&mut next, at);
+        match engine.phase {
+            Phase::Fencing => self.choose_best_log(&mut next, at),
+            // One that comes later is brought in line at once: until then, nothing
+            // could tell its promise from one on its way.
+            _ => next = self.truncate(&next, at, r).unwrap_or(next),
+        }
         next.note_fenced();
         Some(next)
     }

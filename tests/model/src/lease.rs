@@ -3,7 +3,7 @@
 use crate::model::Protocol;
 use crate::mutant::Mutant;
 use crate::property::Invariant;
-use crate::state::{Change, Lease, Link, NODES, Replica, State, To, majority};
+use crate::state::{Change, Lease, Link, NODES, Phase, Replica, State, To, majority};
 
 impl Protocol {
     /// A renewal is received and answered. Of all moments at which it may have been sent, this one
@@ -13,7 +13,11 @@ impl Protocol {
         let engine = state.engine_of(node)?;
         let silent = replica.health == crate::state::Health::Suspect
             && !self.bounds.breaks(Mutant::SuspectNotFloored);
-        if replica.home == Some(node) || replica.views[engine].link == Link::None || silent {
+        let useless = replica.home == Some(node)
+            || replica.views[engine].link == Link::None
+            || state.engines[engine].phase != Phase::Started
+            || self.is_last(engine);
+        if useless || silent {
             return None;
         }
         let mut next = state.clone();
@@ -80,7 +84,8 @@ impl Protocol {
     /// commit quorum.
     pub(crate) fn read(&self, state: &State, at: usize, r: usize) -> Option<State> {
         let (engine, replica) = (&state.engines[at], &state.replicas[r]);
-        let leased = state.is_leased(at) || self.bounds.breaks(Mutant::ReadWithoutLease);
+        let leased =
+            state.is_leased(at) || self.is_last(at) || self.bounds.breaks(Mutant::ReadWithoutLease);
         let view = &replica.views[at];
         if !self.serves(engine)
             || !leased

@@ -7,10 +7,13 @@
 
 mod bounds;
 mod engine;
+mod goal;
 mod lease;
 mod log;
 mod model;
 mod mutant;
+mod normal;
+mod packed;
 mod property;
 mod replica;
 mod sets;

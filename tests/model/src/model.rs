@@ -4,12 +4,15 @@ use crate::bounds::Bounds;
 use crate::property;
 use crate::state::{NODES, REPLICAS, Replica, State};
 use stateright::{Model, Property};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 /// The protocol within bounds.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Protocol {
     /// How far it goes.
     pub bounds: Bounds,
+    /// What must be seen and has been, a bit each: the checker would note it down every time.
+    goals: AtomicU32,
 }
 
 /// One step. Engines are numbered in the order that they came, replicas as they are sorted in
@@ -67,7 +70,20 @@ impl Protocol {
     /// The model within `bounds`.
     #[must_use]
     pub fn new(bounds: Bounds) -> Self {
-        Self { bounds }
+        Self { bounds, goals: AtomicU32::new(0) }
+    }
+
+    /// Whether `happens`, and has not before.
+    pub(crate) fn first(
+        &self,
+        goal: u32,
+        state: &State,
+        happens: impl FnOnce(&State) -> bool,
+    ) -> bool {
+        let bit = 1 << goal;
+        self.goals.load(Relaxed) & bit == 0
+            && happens(state)
+            && self.goals.fetch_or(bit, Relaxed) & bit == 0
     }
 
     fn first_state(&self) -> State {
@@ -76,7 +92,7 @@ impl Protocol {
             replica.member = at < self.bounds.members as usize;
             replica.home = (self.bounds.colocated && at < NODES).then_some(at as u8);
         }
-        State::new(replicas).sorted()
+        self.normal(State::new(replicas))
     }
 
     /// What `action` makes of `state`; `None` when it cannot happen.
@@ -191,7 +207,8 @@ impl Model for Protocol {
     }
 
     fn next_state(&self, state: &State, action: Action) -> Option<State> {
-        self.step(state, action).map(State::sorted).filter(|next| next != state)
+        let next = self.step(state, action).map(|next| self.normal(next));
+        next.filter(|next| next != state)
     }
 
     fn properties(&self) -> Vec<Property<Self>> {

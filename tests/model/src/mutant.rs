@@ -1,7 +1,7 @@
 //! Protocols that are wrong on purpose: each has a counterexample, or the model shows nothing.
 
 /// One rule that is broken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutant {
     /// The metadata group grants an epoch without comparing: two engines get the same.
     EpochGrantedTwice,

@@ -141,12 +141,14 @@ impl Protocol {
 
     pub(crate) fn crash(&self, state: &State, r: usize) -> Option<State> {
         let mut next = state.clone();
-        next.crashes += 1;
         let replica = &mut next.replicas[r];
         replica.log.truncate(replica.durable);
         replica.promised = replica.promised_on_disk;
         self.restart(&mut next, r);
-        Some(next)
+        let next = self.normal(next);
+        // One that loses nothing is no event.
+        let lost = next != *state;
+        lost.then_some(State { crashes: next.crashes + 1, ..next })
     }
 
     /// What is left is a beginning of the log that has all that was applied.

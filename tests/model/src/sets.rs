@@ -20,7 +20,9 @@ impl Protocol {
             true => size > 1,
             false => self.serves(engine) && streams && is_complete(replica, at, engine.base),
         };
-        if state.changes >= self.bounds.changes || !may_lead || !fits {
+        // One that was replaced is refused in the end, and joint until then it commits less.
+        let superseded = engine.epoch < state.epoch;
+        if state.changes >= self.bounds.changes || superseded || !may_lead || !fits {
             return None;
         }
         let mut next = state.clone();

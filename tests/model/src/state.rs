@@ -14,7 +14,7 @@ pub const NODES: usize = 2;
 pub const ENGINES_MAX: usize = 4;
 
 /// Where an engine stands with a replica.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Link {
     /// Has not asked it, or must ask again.
     #[default]
@@ -30,7 +30,7 @@ pub enum Link {
 }
 
 /// What an engine knows of a replica.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct View {
     /// Where it stands.
     pub link: Link,
@@ -43,7 +43,7 @@ pub struct View {
 }
 
 /// To whom a replica has promised last.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum To {
     /// To nobody yet.
     #[default]
@@ -55,7 +55,7 @@ pub enum To {
 }
 
 /// The leases between a replica and a node.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Lease {
     /// Ticks that the node counts on it for.
     pub held: u8,
@@ -70,7 +70,7 @@ pub struct Lease {
 }
 
 /// What is known of a replica's log.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Health {
     /// It holds all that was acknowledged.
     #[default]
@@ -85,7 +85,7 @@ pub enum Health {
 }
 
 /// A replica, and what each engine and node knows of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Replica {
     /// The node with an engine whose process it lives in.
     pub home: Option<u8>,
@@ -114,7 +114,7 @@ pub struct Replica {
 }
 
 /// Where an engine stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// Not there, or not there any more.
     #[default]
@@ -128,7 +128,7 @@ pub enum Phase {
 }
 
 /// A change of the set that an engine has asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Change {
     /// None.
     #[default]
@@ -142,7 +142,7 @@ pub enum Change {
 }
 
 /// An engine. One that crashed is one that does nothing any more.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Engine {
     /// Where it stands.
     pub phase: Phase,
@@ -175,7 +175,7 @@ impl Engine {
 }
 
 /// The state as a whole.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
     /// Sorted.
     pub replicas: [Replica; REPLICAS],
@@ -198,7 +198,7 @@ pub struct State {
     /// For the checker: all that some engine has found committed.
     pub committed: Log,
     /// For the checker: the epoch of the engine that found it first.
-    pub committed_by: [u8; LOG_MAX],
+    pub committed_by: [u8; LOG_MAX as usize],
     /// For the checker: newest write that a client was told of, by an ack or by a read.
     pub seen: u8,
     /// For the checker: the invariant that the last action broke.
@@ -220,17 +220,10 @@ impl State {
             damages: 0,
             changes: 0,
             committed: Log::default(),
-            committed_by: [0; LOG_MAX],
+            committed_by: [0; LOG_MAX as usize],
             seen: 0,
             broken: None,
         }
-    }
-
-    /// The representative of all states that differ in the replicas' order only.
-    #[must_use]
-    pub fn sorted(mut self) -> Self {
-        self.replicas.sort_unstable();
-        self
     }
 
     /// Whether a quorum of the set in force is among those that pass `test`.
