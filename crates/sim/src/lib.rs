@@ -7,6 +7,7 @@
 //! - [`disk`]: a disk that loses, keeps or tears whatever is not durable, and fails;
 //! - [`model`]: what an engine and its clients know, whatever crashes;
 //! - [`invariants`]: the design's properties as checks, one file each;
+//! - [`nbd`]: a client's half of the protocol;
 //! - [`scenario`]: what is run: the log by itself, and a whole replica;
 //! - [`runs`]: many seeds of it;
 //! - `mutants` (feature `mutants`): deliberate faults, each caught by an invariant.
@@ -21,6 +22,7 @@ pub mod minima;
 pub mod model;
 #[cfg(feature = "mutants")]
 pub mod mutants;
+pub mod nbd;
 pub mod net;
 pub mod plan;
 pub mod rng;

@@ -1,11 +1,14 @@
 //! Clients: each reads and writes a few blocks of one volume over a connection to some
 //! node, and notes when it asked, when it was answered, and what it saw. When a
-//! connection is lost it does not know what became of its writes.
+//! connection is lost it does not know what became of its writes. Once the node knows of
+//! the loss, and a change that the client asked for first on a newer connection is acknowledged,
+//! those are decided: late ones must not take effect behind it.
 
 use super::{
     What, World,
-    packet::{Ask, Got, Packet},
+    packet::{Ask, Packet},
     shape::MS,
+    talk::{Heard, Talk},
 };
 use crate::{
     history::Step,
@@ -14,7 +17,7 @@ use crate::{
     net::{Arrival, ConnId as NetConn, EndId},
     rng::SimRng,
 };
-use holdfast_block::BlockError;
+use holdfast_frontend::nbd::Mode;
 use holdfast_types::{BLOCK_BYTES, BlockNo, BlockRange, SLOT_BLOCKS};
 use std::collections::BTreeMap;
 
@@ -33,11 +36,19 @@ const BULK_SLOTS: std::ops::Range<u64> = 2..6;
 /// Blocks from here on are written and discarded, and only compared at the end.
 pub(super) const LOOSE_BLOCKS_FROM: u64 = 112;
 
+/// What clients speak.
+const MODES: [Mode; 3] = [Mode::Simple, Mode::Structured, Mode::Extended];
+/// What is sent goes out in one piece, or cut at random, so many times in a hundred.
+const CUT_PERCENT: u32 = 20;
+/// A client that leaves says so, so many times in a hundred.
+const FAREWELL_PERCENT: u32 = 30;
+
 /// Where a client's connection stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
     None,
     Asked(NetConn),
+    /// The handshake is over; the volume may not be served yet.
     Open(NetConn),
 }
 
@@ -49,6 +60,16 @@ struct Under {
     since_ns: u64,
 }
 
+impl Under {
+    /// The write that it is.
+    fn write(&self) -> Option<WriteId> {
+        match self.ask {
+            Ask::Write(_, id) => Some(id),
+            Ask::Read(_) | Ask::Discard(_) | Ask::Flush | Ask::Status(_) => None,
+        }
+    }
+}
+
 /// A client.
 pub(super) struct Client {
     volume: usize,
@@ -57,6 +78,16 @@ pub(super) struct Client {
     /// The node that it asks.
     node: usize,
     way: Way,
+    talk: Option<Talk>,
+    /// In which it speaks.
+    mode: Mode,
+    /// It has asked for a change on this connection; been answered anything.
+    changed: bool,
+    answered: bool,
+    /// Writes without answer, by the connection that was lost.
+    lost: Vec<(NetConn, Vec<WriteId>)>,
+    /// When this request succeeds, those writes are decided.
+    decides: Option<(u64, Vec<WriteId>)>,
     under: BTreeMap<u64, Under>,
     last_tag: u64,
     /// Counts its plans: a plan that was replaced is void.
@@ -89,6 +120,12 @@ impl World {
                 place: self.machines.len() + index,
                 node: rng.within(0..self.machines.len() as u64) as usize,
                 way: Way::None,
+                talk: None,
+                mode: MODES[rng.within(0..MODES.len() as u64) as usize],
+                changed: false,
+                answered: false,
+                lost: Vec::new(),
+                decides: None,
                 under: BTreeMap::new(),
                 last_tag: 0,
                 plan: 0,
@@ -120,14 +157,20 @@ impl World {
         match client.way {
             Way::None => {
                 let (place, node) = (client.place, client.node);
-                let volume = self.volumes[client.volume].id;
-                let conn = self.net.dial(now_ns, place, node, Packet::Open(volume));
+                let volume = self.metadata.catalogue().volume(self.volumes[client.volume].id);
+                let name = volume.map(|volume| volume.name.to_string()).unwrap_or_default();
+                let conn = self.net.dial(now_ns, place, node, Packet::Knock);
                 self.trace.note(&[70, index as u64, node as u64, conn.0], || {
                     format!("client {index} asks node {node} on {}", conn.0)
                 });
                 let client = &mut self.clients[index];
+                let (talk, said) = Talk::begin(&name, client.mode);
                 client.way = Way::Asked(conn);
+                client.talk = Some(talk);
+                client.changed = false;
+                client.answered = false;
                 client.way_since_ns = now_ns;
+                self.say(index, conn, said);
                 self.plan(index, 20 * MS..100 * MS);
             }
             Way::Asked(conn) => match now_ns > client.way_since_ns + client.patience_ns {
@@ -151,6 +194,16 @@ impl World {
     /// Closes the connection and tries another node.
     fn client_leaves(&mut self, index: usize, conn: NetConn) {
         self.counts.clients_left += 1;
+        let client = &mut self.clients[index];
+        if client.rng.percent(FAREWELL_PERCENT)
+            && let Some(talk) = client.talk.as_ref().filter(|talk| talk.is_open())
+        {
+            let said = talk.disconnect();
+            // All that was asked for before this is carried out, however late.
+            let under = std::mem::take(&mut client.under);
+            self.counts.unknown_outcomes += under.values().filter_map(Under::write).count() as u64;
+            self.say(index, conn, said);
+        }
         self.close(EndId { conn, dialled: true });
         self.client_lost(index);
     }
@@ -183,13 +236,18 @@ impl World {
             false => rng.within(0..nodes) as usize,
         };
         let client = &mut self.clients[index];
-        client.way = Way::None;
         if elsewhere {
             client.node = node;
         }
-        let lost = std::mem::take(&mut client.under);
-        self.counts.unknown_outcomes +=
-            lost.values().filter(|under| matches!(under.ask, Ask::Write(..))).count() as u64;
+        let under = std::mem::take(&mut client.under);
+        let lost: Vec<WriteId> = under.values().filter_map(Under::write).collect();
+        self.counts.unknown_outcomes += lost.len() as u64;
+        if let Some(conn) = client.conn().filter(|_| !lost.is_empty()) {
+            client.lost.push((conn, lost));
+        }
+        client.way = Way::None;
+        client.talk = None;
+        client.decides = None;
         self.plan(index, RETRY_NS);
     }
 
@@ -251,7 +309,30 @@ impl World {
         client.last_tag += 1;
         let tag = client.last_tag;
         client.under.insert(tag, Under { ask, begun, since_ns });
-        self.send(EndId { conn, dialled: true }, Packet::Ask(tag, ask));
+        if !client.changed && matches!(ask, Ask::Write(..) | Ask::Discard(_)) {
+            client.changed = true;
+            // Connections of which the node knows by now that they are closed.
+            let known = |(conn, _): &&(NetConn, _)| self.net.nodes_of(*conn).is_none();
+            let late = client.lost.iter().filter(known).flat_map(|(_, ids)| ids.clone()).collect();
+            client.decides = Some((tag, late));
+        }
+        let Some(talk) = &mut client.talk else { unreachable!("an open connection is talked on") };
+        let said = talk.ask(tag, ask);
+        self.say(index, conn, said);
+    }
+
+    /// Sends bytes, in pieces or not.
+    fn say(&mut self, index: usize, conn: NetConn, mut said: Vec<u8>) {
+        let rng = &mut self.clients[index].rng;
+        let mut pieces = Vec::new();
+        while said.len() > 1 && pieces.len() < 2 && rng.percent(CUT_PERCENT) {
+            let rest = said.split_off(rng.within(1..said.len() as u64) as usize);
+            pieces.push(std::mem::replace(&mut said, rest));
+        }
+        pieces.push(said);
+        for piece in pieces {
+            self.send(EndId { conn, dialled: true }, Packet::Bytes(piece));
+        }
     }
 
     /// Something arrives at a client.
@@ -267,17 +348,35 @@ impl World {
         }
         match arrival {
             Arrival::Closed => self.client_lost(index),
-            Arrival::Message(Packet::Opened(epoch)) => {
-                self.trace.note(&[71, index as u64, epoch.get()], || {
-                    format!("client {index} is served by engine {epoch}")
-                });
-                self.clients[index].way = Way::Open(end.conn);
-                self.plan(index, 1..MS);
-            }
-            Arrival::Message(Packet::Reply(tag, result)) => {
-                self.client_answered(index, tag, result)?;
+            Arrival::Message(Packet::Bytes(bytes)) => {
+                let Some(talk) = &mut self.clients[index].talk else { return Ok(()) };
+                let heard = talk.hear(&bytes).map_err(|what| Violation {
+                    invariant: I9NoSilentCorruption,
+                    what: format!("client {index} cannot follow its node: {what}"),
+                })?;
+                for heard in heard {
+                    self.client_hears(index, end.conn, heard)?;
+                }
             }
             Arrival::Message(packet) => unreachable!("a client received {packet:?}"),
+        }
+        Ok(())
+    }
+
+    fn client_hears(&mut self, index: usize, conn: NetConn, heard: Heard) -> Result<(), Violation> {
+        match heard {
+            Heard::Welcome => {
+                self.trace.note(&[71, index as u64, conn.0], || {
+                    format!("client {index} is welcome on {}", conn.0)
+                });
+                self.clients[index].way = Way::Open(conn);
+                self.plan(index, 1..MS);
+            }
+            Heard::Refused => {
+                self.close(EndId { conn, dialled: true });
+                self.client_lost(index);
+            }
+            Heard::Answer(tag, result) => self.client_answered(index, tag, result)?,
         }
         Ok(())
     }
@@ -286,11 +385,20 @@ impl World {
         &mut self,
         index: usize,
         tag: u64,
-        result: Result<Got, BlockError>,
+        result: Result<Vec<u8>, u32>,
     ) -> Result<(), Violation> {
         let Some(under) = self.clients[index].under.remove(&tag) else { return Ok(()) };
         let ended = self.next_moment();
-        let volume = self.clients[index].volume;
+        let client = &mut self.clients[index];
+        client.answered = true;
+        let volume = client.volume;
+        if let Some((_, late)) = client.decides.take_if(|(by, _)| *by == tag)
+            && result.is_ok()
+        {
+            client.lost.retain(|(_, ids)| !ids.iter().any(|id| late.contains(id)));
+            let decided = self.volumes[volume].clients.decide(ended, |id| late.contains(&id));
+            self.counts.late_writes_decided += decided;
+        }
         match (under.ask, result) {
             (Ask::Write(range, id), Ok(_)) => {
                 self.counts.operations += 1;
@@ -300,12 +408,11 @@ impl World {
                     self.volumes[volume].clients.write_ended(block, id, ended);
                 }
             }
-            (Ask::Read(range), Ok(Got::Data(data))) => {
+            (Ask::Read(range), Ok(data)) => {
                 self.counts.operations += 1;
                 self.counts.reads += 1;
                 let step = Step { client: index as u64, begun: under.begun, ended: Some(ended) };
-                let blocks = data.iter().flat_map(|piece| piece.chunks(BLOCK_BYTES));
-                for (block, bytes) in blocks_of(range).zip(blocks) {
+                for (block, bytes) in blocks_of(range).zip(data.chunks(BLOCK_BYTES)) {
                     let id = read_as(block, bytes)?;
                     self.counts.blocks_verified += 1;
                     self.volumes[volume].clients.read(block, id, step);
@@ -315,17 +422,11 @@ impl World {
             (ask, Err(error)) => {
                 self.counts.errors += 1;
                 self.trace.note(&[72, index as u64, tag], || {
-                    format!("client {index}: {ask:?} fails: {error}")
+                    format!("client {index}: {ask:?} fails with error {error}")
                 });
             }
         }
         Ok(())
-    }
-
-    /// What a client's request was, for the moment that its answer leaves the node.
-    pub(super) fn asked_on(&self, conn: NetConn, tag: u64) -> Option<(usize, Ask)> {
-        let client = self.clients.iter().find(|client| client.conn() == Some(conn))?;
-        Some((client.volume, client.under.get(&tag)?.ask))
     }
 
     /// No client begins anything any more; true once all have their answers.
@@ -340,7 +441,7 @@ impl World {
 
     /// Whether every client was answered something since `operations`.
     pub(super) fn clients_are_served(&self) -> bool {
-        self.clients.iter().all(|client| matches!(client.way, Way::Open(_)))
+        self.clients.iter().all(|client| matches!(client.way, Way::Open(_)) && client.answered)
     }
 
     /// Holds what every client has seen against an order of it.

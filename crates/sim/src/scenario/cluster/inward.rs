@@ -1,25 +1,19 @@
 //! The connections that a node takes: greetings, streams of engines elsewhere, leases,
-//! catch-up, clients.
+//! catch-up; clients' are in `frontend`.
 
 use super::{
     World,
+    frontend::Frontend,
     machine::{Inward, Process},
-    packet::{Ask, Packet},
-    seat::Seat,
-    shape::SECOND,
+    packet::Packet,
 };
 use crate::{
     invariants::Violation,
     net::{ConnId as NetConn, EndId},
 };
-use holdfast_block::{Context, Op, Payload, Priority, Request, SessionId};
 use holdfast_engine::core::Event as ToEngine;
 use holdfast_replica::{ConnId, Output};
-use holdfast_types::{BLOCK_BYTES, BlockNo};
 use holdfast_wire::peer::{Hello, PROTOCOL_VERSION, Purpose, Welcome};
-
-/// A client that asks for a volume which is attached here and not served yet waits so long.
-const ADMISSION_NS: u64 = 10 * SECOND;
 
 impl World {
     /// Something came on a connection that this node took.
@@ -34,7 +28,14 @@ impl World {
         let Some(inward) = process.inward.get(&conn).copied() else {
             match packet {
                 Packet::Hello(hello) => self.greet(node, process, conn, &hello),
-                Packet::Open(volume) => self.open(node, process, conn, volume),
+                Packet::Knock => {
+                    process.frontends.insert(conn, Frontend::new());
+                }
+                Packet::Bytes(bytes) => {
+                    if let Some(frontend) = process.frontends.get_mut(&conn) {
+                        frontend.received(&bytes);
+                    }
+                }
                 // It was closed by this end meanwhile.
                 _ => {}
             }
@@ -52,13 +53,6 @@ impl World {
             (Inward::Source, Packet::Question(question)) => {
                 process.server.question(ConnId(conn.0), question, &mut process.host, now_ms);
             }
-            (Inward::Session(number, session), Packet::Ask(tag, ask)) => {
-                let request = self.request(node, tag, ask);
-                match process.seats.get_mut(&number) {
-                    Some(seat) => seat.inbox.push_back(ToEngine::Request { session, request }),
-                    None => self.close(EndId { conn, dialled: false }),
-                }
-            }
             (inward, packet) => unreachable!("{inward:?} received {packet:?}"),
         }
     }
@@ -66,21 +60,15 @@ impl World {
     /// A connection that this node took is gone.
     pub(super) fn inward_gone(&mut self, node: usize, process: &mut Process, conn: NetConn) {
         let now_ms = self.machines[node].clock.ms(self.now_ns());
+        if let Some(frontend) = process.frontends.get(&conn) {
+            // It may have hung up before it was taken.
+            frontend.hang_up(conn);
+        }
         match process.inward.remove(&conn) {
             Some(Inward::Stream | Inward::Source) => {
                 process.server.close(ConnId(conn.0), &mut process.host, now_ms);
             }
-            Some(Inward::Session(number, session)) => {
-                if let Some(seat) = process.seats.get_mut(&number) {
-                    seat.sessions.remove(&session);
-                    // Sessions that ended come first, so that nothing of theirs is
-                    // sequenced behind a newer session's requests.
-                    let at = usize::from(matches!(seat.inbox.front(), Some(ToEngine::Attach(_))));
-                    seat.inbox.insert(at, ToEngine::SessionClosed { session });
-                    drop_requests(seat, session);
-                }
-            }
-            Some(Inward::Pair(_) | Inward::Waiting(..)) | None => {}
+            Some(Inward::Pair(_)) | None => {}
         }
     }
 
@@ -114,100 +102,6 @@ impl World {
                 self.close(end);
             }
         }
-    }
-
-    /// A client asks for a volume.
-    fn open(
-        &mut self,
-        node: usize,
-        process: &mut Process,
-        conn: NetConn,
-        volume: holdfast_types::VolumeId,
-    ) {
-        let me = self.machines[node].id;
-        let now_ns = self.now_ns();
-        let number = process.seat_of(volume).filter(|(_, seat)| seat.serves()).map(|(n, _)| n);
-        if let Some(number) = number
-            && let Some(mut seat) = process.seats.remove(&number)
-        {
-            self.admit(node, process, number, &mut seat, conn);
-            process.seats.insert(number, seat);
-            return;
-        }
-        let attached = process.view.volume(volume).and_then(|volume| volume.attached);
-        match attached.is_some_and(|attached| attached.node == me) {
-            true => {
-                process.inward.insert(conn, Inward::Waiting(volume, now_ns));
-            }
-            false => self.close(EndId { conn, dialled: false }),
-        }
-    }
-
-    /// The client is served from now on.
-    pub(super) fn admit(
-        &mut self,
-        _node: usize,
-        process: &mut Process,
-        number: u16,
-        seat: &mut Seat,
-        conn: NetConn,
-    ) {
-        self.sessions += 1;
-        let session = SessionId(self.sessions);
-        seat.sessions.insert(session, conn);
-        process.inward.insert(conn, Inward::Session(number, session));
-        self.send(EndId { conn, dialled: false }, Packet::Opened(seat.epoch));
-    }
-
-    /// Turns away those who have waited too long, or for what is attached elsewhere now.
-    pub(super) fn expire_inward(&mut self, node: usize, process: &mut Process) {
-        let (now_ns, me) = (self.now_ns(), self.machines[node].id);
-        let here = |id| {
-            let volume = process.view.volume(id);
-            volume.and_then(|volume| volume.attached).is_some_and(|attached| attached.node == me)
-        };
-        let late: Vec<NetConn> = process
-            .inward
-            .iter()
-            .filter(|(_, inward)| match inward {
-                Inward::Waiting(id, since_ns) => now_ns > since_ns + ADMISSION_NS || !here(*id),
-                _ => false,
-            })
-            .map(|(conn, _)| *conn)
-            .collect();
-        for conn in late {
-            process.inward.remove(&conn);
-            self.close(EndId { conn, dialled: false });
-        }
-    }
-
-    /// What a frontend makes of a client's bytes.
-    fn request(&self, node: usize, tag: u64, ask: Ask) -> Request {
-        let (arrived, _) = self.engine_now(node);
-        let op = match ask {
-            Ask::Read(range) => {
-                Op::Read { offset: range.start.offset(), len: range.bytes() as u32 }
-            }
-            Ask::Write(range, id) => {
-                let (offset, len) = (range.start.offset(), range.bytes() as usize);
-                let mut data = Payload::alloc(&self.pool, offset, len);
-                let mut block = range.start.get();
-                for part in data.parts_mut() {
-                    for into in part.chunks_mut(BLOCK_BYTES) {
-                        id.fill(BlockNo::new(block), into);
-                        block += 1;
-                    }
-                }
-                Op::Write { offset, data }
-            }
-            Ask::Discard(range) => Op::Discard { offset: range.start.offset(), len: range.bytes() },
-            Ask::Flush => Op::Flush,
-            Ask::Status(range) => {
-                Op::Status { offset: range.start.offset(), len: range.bytes(), one: false }
-            }
-        };
-        let context = Context { arrived, priority: Priority::Normal, deadline: None };
-        Request { tag, context, op }
     }
 
     /// Carries out what the server wants.
@@ -266,10 +160,4 @@ impl World {
         }
         Ok(any)
     }
-}
-
-/// Requests of a session that is gone are not for the engine.
-fn drop_requests(seat: &mut Seat, gone: SessionId) {
-    seat.inbox
-        .retain(|event| !matches!(event, ToEngine::Request { session, .. } if *session == gone));
 }

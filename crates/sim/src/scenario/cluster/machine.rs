@@ -1,6 +1,6 @@
 //! A machine, what outlives its processes, and what a process keeps in memory.
 
-use super::{Packet, QuestionId, reconcile::Pending, seat::Seat};
+use super::{Packet, QuestionId, frontend::Frontend, reconcile::Pending, seat::Seat};
 use crate::{
     clock::SimClock,
     disk::SimDisk,
@@ -8,6 +8,7 @@ use crate::{
     rng::SimRng,
 };
 use holdfast_engine::lease::LeaseHolder;
+use holdfast_frontend::nbd::Connections;
 use holdfast_io::{Completion, IoQueue};
 use holdfast_meta::Catalogue;
 use holdfast_replica::{Event, Host, PullId, Server, Tag};
@@ -89,10 +90,6 @@ pub(super) enum Inward {
     Pair(NodeId),
     Stream,
     Source,
-    /// A client waits for the volume to be served, since then.
-    Waiting(VolumeId, u64),
-    /// A client's session of the engine with this number.
-    Session(u16, holdfast_block::SessionId),
 }
 
 /// What this node holds of its peers.
@@ -114,6 +111,11 @@ pub(super) struct Process {
     pub(super) last_seat: u16,
     pub(super) outward: BTreeMap<crate::net::ConnId, Outward>,
     pub(super) inward: BTreeMap<crate::net::ConnId, Inward>,
+    /// Connections of clients, and what those of one volume know of each other.
+    pub(super) frontends: BTreeMap<crate::net::ConnId, Frontend>,
+    pub(super) connections: BTreeMap<VolumeId, Connections>,
+    /// Something of a client's was left for the next turn.
+    pub(super) look_again: bool,
     pub(super) pairs: BTreeMap<usize, Pair>,
     pub(super) pending: BTreeMap<QuestionId, Pending>,
     pub(super) view: Rc<Catalogue>,
@@ -153,6 +155,9 @@ impl Process {
             last_seat: 0,
             outward: BTreeMap::new(),
             inward: BTreeMap::new(),
+            frontends: BTreeMap::new(),
+            connections: BTreeMap::new(),
+            look_again: false,
             pairs: BTreeMap::new(),
             pending: BTreeMap::new(),
             view,

@@ -9,8 +9,10 @@
 //! paused it takes no turns, and what arrives waits. When it is killed all of it is
 //! gone but the disk; when its power is cut, a part of the disk too.
 //!
-//! The files, in the order of a request's way: `client` asks and notes what it saw;
-//! `turn` and `input` are a process's turn; `seat` drives the engine of a volume;
+//! The files, in the order of a request's way: `client` asks and notes what it saw,
+//! `talk` puts that into NBD's bytes;
+//! `turn` and `input` are a process's turn; `frontend` serves NBD to clients; `seat` drives
+//! the engine of a volume, which `desk` makes a block device;
 //! `outward` and `inward` are the connections that a node makes and takes; `reconcile` does
 //! what the catalogue says. `blow` is what can go wrong, `plan` what will in this run;
 //! `storm` and `weather` are how it does, `operate` carries that out,
@@ -21,6 +23,8 @@ mod blow;
 mod calm;
 mod client;
 mod coded;
+mod desk;
+mod frontend;
 mod input;
 mod inward;
 mod machine;
@@ -32,6 +36,7 @@ mod reconcile;
 mod seat;
 mod shape;
 mod storm;
+mod talk;
 mod turn;
 mod watch;
 mod weather;
@@ -138,7 +143,6 @@ pub struct World {
     /// Names moments of the clients' histories.
     moment: u64,
     last_write: u64,
-    sessions: u64,
     base: Instant,
     pool: BufPool,
     /// Messages pass as bytes.

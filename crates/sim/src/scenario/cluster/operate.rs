@@ -16,7 +16,7 @@ use crate::{
     invariants::{Violation, i5_nothing_acknowledged_is_lost},
     metadata::{Metadata, QuestionId},
     model::Lineage,
-    net::{Network, Weather},
+    net::{Arrival, Network, Weather},
     plan::Trim,
     rng::SimRng,
     sched::Schedule,
@@ -84,7 +84,6 @@ impl World {
             clients: Vec::new(),
             moment: 0,
             last_write: 0,
-            sessions: 0,
             base: Instant::now(),
             codec: shape.coded.then(|| super::coded::Codec::new(&pool)),
             garbled: None,
@@ -365,6 +364,12 @@ impl World {
                 self.net.close(self.sched.now_ns(), end);
             }
             MachineState::Up | MachineState::Paused => {
+                if let (Arrival::Closed, Some(process)) = (&arrival, &self.machines[place].process)
+                    && let Some(frontend) = process.frontends.get(&end.conn)
+                    && !end.dialled
+                {
+                    frontend.hang_up(end.conn);
+                }
                 self.hand(place, Input::Arrived(end, arrival));
             }
         }

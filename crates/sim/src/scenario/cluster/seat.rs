@@ -1,10 +1,6 @@
 //! The engine of a volume on a node: what it is told, and what becomes of its commands.
 
-use super::{
-    World,
-    machine::{Inward, Process},
-    packet::{Got, Packet},
-};
+use super::{World, desk::Desk, machine::Process, packet::Packet};
 use crate::{
     invariants::Violation,
     net::{ConnId as NetConn, EndId},
@@ -23,7 +19,8 @@ use holdfast_wire::{
     catchup::{CatchUp as WireCatchUp, Source},
 };
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::VecDeque,
+    rc::Rc,
     time::{Duration, Instant},
 };
 
@@ -61,7 +58,8 @@ pub(super) struct Seat {
     pub(super) members: Vec<SeatMember>,
     pub(super) inbox: VecDeque<ToEngine>,
     pub(super) touched: bool,
-    pub(super) sessions: BTreeMap<SessionId, NetConn>,
+    /// Where its clients' requests come from.
+    pub(super) desk: Rc<Desk>,
     pub(super) stopped: Option<StopReason>,
     /// Members that count: in force, and the set proposed.
     pub(super) voters: MemberSet,
@@ -133,7 +131,10 @@ impl Seat {
             members,
             inbox,
             touched: true,
-            sessions: BTreeMap::new(),
+            desk: Rc::new(Desk::new(
+                volume.size_bytes / BLOCK_BYTES as u64,
+                volume.logical_block_bytes,
+            )),
             stopped: None,
             voters,
             proposed: None,
@@ -189,7 +190,7 @@ impl World {
         let numbers: Vec<u16> = process.seats.keys().copied().collect();
         for number in numbers {
             let Some(mut seat) = process.seats.remove(&number) else { continue };
-            let result = match seat.touched || !seat.inbox.is_empty() {
+            let result = match seat.touched || !seat.inbox.is_empty() || seat.desk.waits() {
                 true => {
                     moved = true;
                     self.serve(node, process, number, &mut seat)
@@ -220,6 +221,7 @@ impl World {
         if begun {
             seat.core.handle(ToEngine::Tick { now, boot_ms });
         }
+        seat.desk.tell_ended(&mut seat.core);
         while let Some(event) = seat.inbox.pop_front() {
             let attach = matches!(event, ToEngine::Attach(_));
             self.note_engine_event(node, seat, &event);
@@ -234,6 +236,7 @@ impl World {
             let as_of = Lsn::new(u64::MAX);
             seat.core.handle(ToEngine::Credits { member, as_of, credits });
         }
+        seat.desk.hand_over(&mut seat.core);
         seat.core.flush();
         let mut commands = Vec::new();
         seat.core.take_commands(&mut commands);
@@ -264,7 +267,6 @@ impl World {
                 self.trace.note(&[42, node as u64, seat.epoch.get()], || {
                     format!("{node}: engine {} SERVES {id}", seat.epoch)
                 });
-                self.admit_waiting(node, process, number, seat);
                 return Ok(());
             }
             Command::Stopped { reason } => {
@@ -278,7 +280,8 @@ impl World {
                 self.propose_set(node, process, number, seat, generation, members);
                 return Ok(());
             }
-            Command::Resized { .. } => {
+            Command::Resized { blocks } => {
+                seat.desk.resized(blocks);
                 self.counts.resizes += 1;
                 return Ok(());
             }
@@ -372,15 +375,10 @@ impl World {
         tag: u64,
         result: Result<Reply, BlockError>,
     ) -> Result<(), Violation> {
-        let Some(conn) = seat.sessions.get(&session) else { return Ok(()) };
-        if result.is_ok() {
-            self.watch_reply(seat, *conn, tag)?;
+        if let (true, Some(id)) = (result.is_ok(), seat.desk.write_of(session, tag)) {
+            self.watch_reply(seat, id)?;
         }
-        let result = result.map(|reply| match reply {
-            Reply::Done | Reply::Status(_) => Got::Done,
-            Reply::Data(data) => Got::Data(data),
-        });
-        self.send(EndId { conn: *conn, dialled: false }, Packet::Reply(tag, result));
+        seat.desk.reply(session, tag, result);
         Ok(())
     }
 
@@ -388,10 +386,7 @@ impl World {
     /// unless it was asked to stop.
     fn retire(&mut self, node: usize, process: &mut Process, seat: &Seat, reason: &StopReason) {
         self.counts.engines_fenced += u64::from(matches!(reason, StopReason::Fenced { .. }));
-        for conn in seat.sessions.values() {
-            process.inward.remove(conn);
-            self.close(EndId { conn: *conn, dialled: false });
-        }
+        seat.desk.retire();
         for member in &seat.members {
             if let Link::Dialled(conn) | Link::Open(conn) = member.link {
                 process.outward.remove(&conn);
@@ -404,19 +399,6 @@ impl World {
         self.trace.note(&[44, node as u64, seat.epoch.get()], || {
             format!("{node}: engine {} of {} is gone", seat.epoch, seat.volume)
         });
-    }
-
-    /// Admits the clients that waited for this engine.
-    fn admit_waiting(&mut self, node: usize, process: &mut Process, number: u16, seat: &mut Seat) {
-        let waiting: Vec<NetConn> = process
-            .inward
-            .iter()
-            .filter(|(_, inward)| matches!(inward, Inward::Waiting(id, _) if *id == seat.volume))
-            .map(|(conn, _)| *conn)
-            .collect();
-        for conn in waiting {
-            self.admit(node, process, number, seat, conn);
-        }
     }
 }
 

@@ -65,7 +65,8 @@ impl World {
         self.turns += 1;
         let Some(mut process) = machine.process.take() else { return Ok(()) };
         let result = self.take_turn(node, &mut process);
-        let (tick_at_ns, queued) = (process.tick_at_ns, !process.inbox.is_empty());
+        let look_again = std::mem::take(&mut process.look_again);
+        let (tick_at_ns, queued) = (process.tick_at_ns, look_again || !process.inbox.is_empty());
         self.machines[node].process = Some(process);
         result?;
         let end_ns = self.machines[node].disk.next_end_ns();
@@ -101,6 +102,7 @@ impl World {
             let mut moved = self.host_events(node, process, now_ms)?;
             moved |= self.server_outputs(node, process, now_ms)?;
             moved |= self.serve_seats(node, process)?;
+            moved |= self.serve_clients(node, process);
             moved |= self.flush_host(node, process)?;
             if !moved {
                 return Ok(());
@@ -113,7 +115,7 @@ impl World {
     fn tick(&mut self, node: usize, process: &mut Process) -> Result<(), Violation> {
         self.renew_leases(node, process);
         self.dial_members(node, process);
-        self.expire_inward(node, process);
+        self.expire_waiting(node, process);
         self.reconcile(node, process);
         self.ask_again(node, process);
         for seat in process.seats.values_mut() {

@@ -1,6 +1,6 @@
 //! Everything that happens in a cluster, held against the invariants while it happens.
 
-use super::{World, machine::Process, packet::Ask, seat::Seat};
+use super::{World, machine::Process, seat::Seat};
 use crate::{
     disk::CutMood,
     invariants::{
@@ -8,7 +8,7 @@ use crate::{
         i3_commit_is_forever, i4_acked_means_committed, i7_applied_is_committed,
         i8_persist_before_promise,
     },
-    model::Point,
+    model::{Point, WriteId},
     net::ConnId as NetConn,
 };
 use holdfast_engine::core::{Command, MemberId};
@@ -122,13 +122,8 @@ impl World {
     }
 
     /// A request is about to be answered with success.
-    pub(super) fn watch_reply(
-        &mut self,
-        seat: &Seat,
-        conn: NetConn,
-        tag: u64,
-    ) -> Result<(), Violation> {
-        let Some((index, Ask::Write(_, id))) = self.asked_on(conn, tag) else { return Ok(()) };
+    pub(super) fn watch_reply(&mut self, seat: &Seat, id: WriteId) -> Result<(), Violation> {
+        let Some(index) = self.volume_of(seat.volume) else { return Ok(()) };
         let volume = &self.volumes[index];
         let Some(truth) = self.metadata.catalogue().volume(volume.id) else { return Ok(()) };
         let members: Vec<usize> =
@@ -140,7 +135,6 @@ impl World {
         };
         let holders: Vec<usize> = members.iter().copied().filter(holds).collect();
         let (id_of, lineage) = (volume.id, &volume.lineage);
-        debug_assert_eq!(id_of, seat.volume);
         i4_acked_means_committed::check_acked(id_of, lineage, id, &holders, &members)?;
         if self.counts.writes_acked % COMPARE_EVERY == 7 {
             for node in holders {

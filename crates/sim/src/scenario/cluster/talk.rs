@@ -1,0 +1,135 @@
+//! A client's end of a connection: what it asks for in NBD's bytes, and what it hears.
+
+use super::packet::Ask;
+use crate::{
+    model::WriteId,
+    nbd::{Agreed, Expected, Greeting, Header, Outcome, Replies, request},
+};
+use holdfast_frontend::nbd::{
+    Mode,
+    proto::{command, command_flag},
+};
+use holdfast_types::{BLOCK_BYTES, BlockNo, BlockRange};
+
+/// One request in so many asks for what every write is anyway: stable when it is answered.
+const FUA_EVERY: u64 = 3;
+
+/// Where the conversation stands.
+pub(super) enum Talk {
+    Greeting(Mode, Greeting),
+    Open { mode: Mode, allocation: bool, replies: Replies },
+}
+
+/// What a client hears.
+#[derive(Debug)]
+pub(super) enum Heard {
+    /// It may ask.
+    Welcome,
+    /// The volume is not here.
+    Refused,
+    /// The answer to its request of that number: data if it has read, or an error.
+    Answer(u64, Result<Vec<u8>, u32>),
+}
+
+impl Talk {
+    /// Begins a conversation about the volume called `name`, and with what.
+    pub(super) fn begin(name: &str, mode: Mode) -> (Self, Vec<u8>) {
+        let mut said = Vec::new();
+        let greeting = Greeting::new(name, mode, &mut said);
+        (Self::Greeting(mode, greeting), said)
+    }
+
+    /// Whether requests may be sent.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self, Self::Open { .. })
+    }
+
+    /// What the node sent.
+    pub(super) fn hear(&mut self, bytes: &[u8]) -> Result<Vec<Heard>, String> {
+        let mut heard = Vec::new();
+        match self {
+            Self::Greeting(mode, greeting) => {
+                greeting.received(bytes);
+                match greeting.step()? {
+                    None => {}
+                    Some(Err(_)) => heard.push(Heard::Refused),
+                    Some(Ok(Agreed { allocation, leftover, .. })) => {
+                        heard.push(Heard::Welcome);
+                        let (mode, replies) = (*mode, Replies::new(*mode, leftover));
+                        *self = Self::Open { mode, allocation, replies };
+                    }
+                }
+            }
+            Self::Open { replies, .. } => {
+                replies.received(bytes);
+                while let Some((tag, outcome)) = replies.take()? {
+                    let result = match outcome {
+                        Outcome::Data(data) => Ok(data),
+                        Outcome::Done | Outcome::Extents(_) => Ok(Vec::new()),
+                        Outcome::Error(error) => Err(error),
+                    };
+                    heard.push(Heard::Answer(tag, result));
+                }
+            }
+        }
+        Ok(heard)
+    }
+
+    /// The bytes of a request.
+    ///
+    /// # Panics
+    /// If the handshake is not over.
+    pub(super) fn ask(&mut self, tag: u64, ask: Ask) -> Vec<u8> {
+        let Self::Open { mode, allocation, replies } = self else {
+            unreachable!("a client asks before it is welcome")
+        };
+        let data = |range: BlockRange| Expected::Data {
+            offset: range.start.offset(),
+            len: range.bytes() as u32,
+            unfragmented: false,
+        };
+        let (command, range, expected) = match ask {
+            Ask::Read(range) => (command::READ, Some(range), data(range)),
+            Ask::Write(range, _) => (command::WRITE, Some(range), Expected::Done),
+            Ask::Discard(range) => (command::TRIM, Some(range), Expected::Done),
+            Ask::Status(range) if *allocation => {
+                let expected = Expected::Extents { len: range.bytes(), one: false };
+                (command::BLOCK_STATUS, Some(range), expected)
+            }
+            Ask::Flush | Ask::Status(_) => (command::FLUSH, None, Expected::Done),
+        };
+        let offset = range.map_or(0, |range| range.start.offset());
+        let len = range.map_or(0, |range| range.bytes());
+        let mut flags = if tag.is_multiple_of(FUA_EVERY) { command_flag::FUA } else { 0 };
+        if *mode == Mode::Extended && command == command::WRITE {
+            flags |= command_flag::PAYLOAD_LEN;
+        }
+        replies.expect(tag, offset, expected);
+        let mut bytes = Vec::new();
+        request(*mode, Header { flags, command, cookie: tag, offset, len }, &mut bytes);
+        if let Ask::Write(range, id) = ask {
+            payload(range, id, &mut bytes);
+        }
+        bytes
+    }
+
+    /// The bytes that end a conversation in order.
+    pub(super) fn disconnect(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        if let Self::Open { mode, .. } = self {
+            let command = command::DISC;
+            let header = Header { flags: 0, command, cookie: 0, offset: 0, len: 0 };
+            request(*mode, header, &mut bytes);
+        }
+        bytes
+    }
+}
+
+/// What a write stores.
+fn payload(range: BlockRange, id: WriteId, out: &mut Vec<u8>) {
+    let start = out.len();
+    out.resize(start + range.bytes() as usize, 0);
+    for (block, into) in (range.start.get()..).zip(out[start..].chunks_mut(BLOCK_BYTES)) {
+        id.fill(BlockNo::new(block), into);
+    }
+}
