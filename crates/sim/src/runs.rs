@@ -9,6 +9,7 @@ use crate::{
 };
 use std::{
     fmt,
+    ops::Range,
     sync::{
         Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -121,44 +122,43 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Runs `seeds` seeds from `start` on `threads` threads until one fails.
-/// `on_start` is told, on the thread that will run it, of each seed.
+/// Runs seeds of `scenario` on `threads` threads until one fails, or to their end if
+/// it is to `keep_going`; the failures by seed. `on_start` is told, on the thread that
+/// will run it, of each seed.
 pub fn run_seeds(
     scenario: Scenario,
-    start: u64,
-    seeds: u64,
+    seeds: Range<u64>,
     threads: usize,
+    keep_going: bool,
     on_start: impl Fn(u64) + Sync,
-) -> (Counts, Option<Failure>) {
-    let next = AtomicU64::new(0);
+) -> (Counts, Vec<Failure>) {
+    let next = AtomicU64::new(seeds.start);
     let failed = AtomicBool::new(false);
-    let sum = Mutex::new((Counts::default(), None::<Failure>));
+    let sum = Mutex::new((Counts::default(), Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                while !failed.load(Ordering::Relaxed) {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    if index >= seeds {
+                while keep_going || !failed.load(Ordering::Relaxed) {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds.end {
                         break;
                     }
-                    let seed = start + index;
                     on_start(seed);
                     let (counts, result) = scenario.run(seed, Trace::default());
                     let Ok(mut sum) = sum.lock() else { break };
                     sum.0.add(&counts);
                     if let Err(violation) = result {
                         failed.store(true, Ordering::Relaxed);
-                        let lower = sum.1.as_ref().is_none_or(|failure| seed < failure.seed);
-                        if lower {
-                            sum.1 = Some(Failure { scenario, seed, violation });
-                        }
+                        sum.1.push(Failure { scenario, seed, violation });
                     }
                 }
             });
         }
     });
-    match sum.into_inner() {
+    let (counts, mut failures) = match sum.into_inner() {
         Ok(sum) => sum,
         Err(poisoned) => poisoned.into_inner(),
-    }
+    };
+    failures.sort_by_key(|failure| failure.seed);
+    (counts, failures)
 }

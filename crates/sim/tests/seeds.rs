@@ -11,9 +11,9 @@ use holdfast_sim::{
 const THREADS: usize = 2;
 
 fn run(scenario: Scenario, seeds: u64) {
-    let (counts, failure) = run_seeds(scenario, 0, seeds, THREADS, |_| ());
+    let (counts, failures) = run_seeds(scenario, 0..seeds, THREADS, false, |_| ());
     println!("{scenario}: {counts}");
-    if let Some(failure) = failure {
+    if let Some(failure) = failures.first() {
         panic!(
             "{failure}\nshrink: cargo run --release -p holdfast-sim -- {scenario} --shrink {}",
             failure.seed

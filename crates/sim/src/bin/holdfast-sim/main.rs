@@ -47,12 +47,12 @@ fn name_the_seed_on_panic(shrink: bool) {
     std::panic::set_hook(Box::new(move |panic| {
         default(panic);
         let Some((scenario, seed)) = RUNNING.get() else { std::process::exit(1) };
-        let place = panic.location().map_or_else(String::new, |at| {
-            format!(" in {} line {}", at.file(), at.line())
-        });
+        let place = panic
+            .location()
+            .map_or_else(String::new, |at| format!(" in {} line {}", at.file(), at.line()));
         let message = panic.payload_as_str().unwrap_or("");
         println!("FAILED: panic{place}: {message}");
-        println!("replay: holdfast-sim {scenario} --replay {seed} --trace");
+        println!("replay: {} --trace", replay_line(scenario, seed, &Trim::default()));
         if shrink {
             shrinking::shrink(scenario, seed);
         }
@@ -107,15 +107,19 @@ fn run(options: &Options) -> ExitCode {
     let mut calm = Vec::new();
     for scenario in &options.scenarios {
         let begun = Instant::now();
-        let (counts, failure) =
-            run_seeds(*scenario, options.start, options.seeds, options.threads, |seed| {
+        let seeds = options.start..options.start + options.seeds;
+        let (counts, failures) =
+            run_seeds(*scenario, seeds, options.threads, options.keep_going, |seed| {
                 RUNNING.set(Some((*scenario, seed)));
             });
         println!("{scenario}: {:.1} s: {counts}", begun.elapsed().as_secs_f64());
         total.add(&counts);
-        if let Some(failure) = failure {
+        for failure in &failures {
             println!("FAILED: {failure}");
-            println!("replay: holdfast-sim {scenario} --replay {} --trace", failure.seed);
+        }
+        if let Some(failure) = failures.first() {
+            let line = replay_line(*scenario, failure.seed, &Trim::default());
+            println!("replay: {line} --trace");
             if options.shrink {
                 shrinking::shrink(*scenario, failure.seed);
             }

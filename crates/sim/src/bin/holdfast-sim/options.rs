@@ -3,7 +3,8 @@
 use holdfast_sim::{plan::Trim, runs::Scenario};
 
 const USAGE: &str = "\
-usage: holdfast-sim [SCENARIO]... [--seeds N] [--from S] [--threads T] [--no-shrink]
+usage: holdfast-sim [SCENARIO]... [--seeds N] [--from S] [--threads T]
+                    [--no-shrink] [--keep-going]
        holdfast-sim [SCENARIO]... --replay SEED [LESS]... [--trace | --tail LINES]
        holdfast-sim SCENARIO --shrink SEED
        holdfast-sim [SCENARIO]... --hashes [--seeds N] [--from S]
@@ -12,7 +13,8 @@ SCENARIO is log, replica, every-cut, matching or cluster; without one, all are r
 LESS leaves something out of what the seed draws: --only 3,7,12 (steps of the plan;
 `none` for none of them), --until N (no more turns, or milliseconds in which things
 go wrong), --volumes N, --clients N.
-A seed that fails is made smaller at once, unless --no-shrink is given. Exit code 1,
+The first seed that fails ends the run, unless --keep-going is given, and is made
+smaller at once, unless --no-shrink is. Exit code 1,
 and the seed, when an invariant does not hold or too little happened.";
 
 /// Seeds of each scenario when none are asked for.
@@ -36,6 +38,7 @@ pub(super) struct Options {
     pub(super) start: u64,
     pub(super) threads: usize,
     pub(super) shrink: bool,
+    pub(super) keep_going: bool,
     pub(super) trace: bool,
     pub(super) tail: Option<usize>,
     pub(super) trim: Trim,
@@ -61,6 +64,7 @@ pub(super) fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, S
         start: 0,
         threads: std::thread::available_parallelism().map_or(1, usize::from),
         shrink: true,
+        keep_going: false,
         trace: false,
         tail: None,
         trim: Trim::default(),
@@ -74,6 +78,7 @@ pub(super) fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, S
             "--from" => options.start = number(&value()?)?,
             "--threads" => options.threads = number(&value()?)?.clamp(1, 64) as usize,
             "--no-shrink" => options.shrink = false,
+            "--keep-going" => options.keep_going = true,
             "--replay" => options.what = What::Replay(number(&value()?)?),
             "--shrink" => options.what = What::Shrink(number(&value()?)?),
             "--hashes" => options.what = What::Hashes,

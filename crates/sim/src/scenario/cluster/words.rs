@@ -84,7 +84,7 @@ fn command_words(command: &Command) -> [u64; 2] {
         }
         Command::Resized { blocks } => [12, *blocks],
         Command::Reply { session, tag, result } => {
-            [13 + u64::from(result.is_ok()) | session.0 << 8, *tag]
+            [(13 + u64::from(result.is_ok())) | session.0 << 8, *tag]
         }
         Command::Serving => [15, 0],
         Command::Stopped { .. } => [16, 0],
