@@ -2,14 +2,17 @@
 //!
 //! Everything random comes from a seed, so a failure is a number that anyone can
 //! replay: `cargo run --release -p holdfast-sim -- --seeds 1000`, and then
-//! `-- --scenario replica --replay SEED --trace`.
+//! `-- replica --replay SEED --trace`. What goes wrong is planned before a run
+//! begins, so parts of the plan can be left out, and a failing one is made smaller
+//! until nothing in it can be spared.
 //!
 //! - [`disk`]: a disk that loses, keeps or tears whatever is not durable, and fails;
 //! - [`model`]: what an engine and its clients know, whatever crashes;
 //! - [`invariants`]: the design's properties as checks, one file each;
 //! - [`nbd`]: a client's half of the protocol;
-//! - [`scenario`]: what is run: the log by itself, and a whole replica;
-//! - [`runs`]: many seeds of it;
+//! - [`scenario`]: what is run: the log by itself, a whole replica, whole clusters;
+//! - [`runs`]: many seeds of it; [`counts`] and [`minima`]: how much must happen in them;
+//! - [`plan`] and [`shrink`]: what a seed draws, and how it is made smaller;
 //! - `mutants` (feature `mutants`): deliberate faults, each caught by an invariant.
 
 pub mod clock;

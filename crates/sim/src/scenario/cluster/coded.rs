@@ -13,6 +13,8 @@ const PIECE_BYTES: usize = 3000;
 /// An encoder, and a decoder for each kind of connection.
 pub(super) struct Codec {
     queue: SendQueue,
+    /// The bytes of one message.
+    sent: Vec<u8>,
     to_replica: Decoder,
     from_replica: Decoder,
     question: Decoder,
@@ -24,6 +26,7 @@ impl Codec {
         let decoder = |kinds| Decoder::new(pool.clone(), kinds);
         Self {
             queue: SendQueue::default(),
+            sent: Vec::new(),
             to_replica: decoder(Kinds::TO_REPLICA),
             from_replica: decoder(Kinds::FROM_REPLICA),
             question: decoder(Kinds::QUESTION),
@@ -41,17 +44,14 @@ impl Codec {
             other => return Ok(other),
         };
         self.queue.push(&frame).map_err(|error| lost(&frame, &error))?;
-        let (pieces, bytes) = self.queue.gather();
-        let mut sent: Vec<u8> = pieces.iter().flat_map(|piece| piece.iter()).copied().collect();
-        drop(pieces);
-        self.queue.advance(bytes);
+        self.sent.clear();
         while !self.queue.is_empty() {
             let (pieces, bytes) = self.queue.gather();
-            sent.extend(pieces.iter().flat_map(|piece| piece.iter()));
+            pieces.iter().for_each(|piece| self.sent.extend_from_slice(piece));
             drop(pieces);
             self.queue.advance(bytes);
         }
-        let mut sent = &sent[..];
+        let mut sent = &self.sent[..];
         loop {
             match decoder.frame().map_err(|error| lost(&frame, &error))? {
                 Some(frame) => return Ok(packet_of(frame)),
