@@ -58,6 +58,8 @@ counts! {
     damage_answered,
     /// Logs found suspect after damage.
     suspect_logs,
+    /// Replicas with a damaged log that started over.
+    rejoins,
     /// Operations that the disk failed with EIO.
     io_errors,
     /// Disks that latched as failed.

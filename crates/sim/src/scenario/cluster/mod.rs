@@ -33,6 +33,7 @@ mod outward;
 mod packet;
 mod plan;
 mod reconcile;
+mod rejoin;
 mod seat;
 mod shape;
 mod storm;

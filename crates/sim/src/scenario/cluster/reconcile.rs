@@ -199,6 +199,11 @@ impl World {
                 self.watch_grant(node, &volume)?;
                 self.start_engine(node, process, &volume);
             }
+            (Command::ChangeSet { volume, epoch, generation, .. }, answer)
+                if pending.seat.is_none() =>
+            {
+                self.rejoin_answered(node, process, (*volume, *epoch, *generation), answer);
+            }
             (Command::ChangeSet { generation, members, .. }, answer) => {
                 let Some(seat) = pending.seat.and_then(|number| process.seats.get_mut(&number))
                 else {
@@ -230,6 +235,11 @@ impl World {
                 let Some(member) = seat.members.first().map(|member| member.id) else { return };
                 let refusal = Refusal::Fenced { promised: held };
                 ToEngine::MemberLost { member, refusal }
+            }
+            // Only a node that has its replica start over moves it beside the engine, and
+            // leaves the members as they are.
+            Err(Rejected::GenerationMoved { held, .. }) => {
+                ToEngine::SetDecided { generation: held, members: seat.voters, accepted: false }
             }
             _ => ToEngine::SetDecided { generation: asked, members: seat.voters, accepted: false },
         };
@@ -295,6 +305,7 @@ impl World {
         let me = self.machines[node].id;
         for volume in view.volumes() {
             self.keep_replica(node, process, volume, me);
+            self.rejoin(node, process, volume, me);
             let here = volume.attached.is_some_and(|attached| attached.node == me);
             let now = self.engine_now(node);
             match process.seat_of(volume.id) {
