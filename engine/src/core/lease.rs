@@ -24,9 +24,8 @@ impl EngineCore {
     /// replica does not count: it may have lost a promise.
     pub(super) fn is_leased(&self) -> bool {
         let now_ms = self.boot_ms;
-        let owed = |m: &super::member::Member| {
-            m.has_promised && !m.suspect && now_ms < m.lease_until_ms
-        };
+        let owed =
+            |m: &super::member::Member| m.has_promised && !m.suspect && now_ms < m.lease_until_ms;
         self.quorums.commits(self.members.which(owed))
     }
 }

@@ -6,9 +6,7 @@ use super::{
 };
 use holdfast_io::{BufPool, net::Detached};
 use holdfast_replica::{NewVolume, ReadError, SlotDigest};
-use holdfast_types::{
-    ClusterId, DiskId, Epoch, Lsn, NodeId, ReplicaId, SlotNo, VolumeId,
-};
+use holdfast_types::{ClusterId, DiskId, Epoch, Lsn, NodeId, ReplicaId, SlotNo, VolumeId};
 use holdfast_wire::peer::Hello;
 use std::future::Future;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -103,9 +101,9 @@ impl ShardHandle {
         replica: ReplicaId,
         epoch: Epoch,
     ) -> Result<(), ReplicaError> {
-        self.run(move |shard| async move {
-            shard.reset_replica(disk, volume, replica, epoch).await
-        })
+        self.run(
+            move |shard| async move { shard.reset_replica(disk, volume, replica, epoch).await },
+        )
         .await?
     }
 

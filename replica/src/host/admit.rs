@@ -4,11 +4,14 @@
 
 use super::{
     Credits, Host,
+    index::SlotEntry,
     volume::{VolIx, Volume},
 };
+use crate::store::Lookup;
 use holdfast_types::{BlockRange, DISCARD_SLOTS_MAX, RECORD_BLOCKS_MAX, SLOT_BLOCKS};
 use holdfast_wal::Entry;
 use holdfast_wire::{Record, RecordOp, Refusal};
+use std::collections::BTreeSet;
 
 /// What may be unapplied beyond twice the limit: memory, for what several engines sent on
 /// the same credits.
@@ -49,6 +52,40 @@ impl Host {
         // However small the limit, what comes alone passes.
         let ring = unsettled > 0 && unsettled + charge > limit;
         if !begins && (memory || ring) { Err(Refusal::Full) } else { Ok(()) }
+    }
+
+    /// Whether there are slots for the data of new records: applying must never lack one. An
+    /// engine sends also to those of its members that have no room for what the others have.
+    /// True: so many that data may go into fresh ones too.
+    pub(super) fn may_place(&mut self, at: VolIx, new: &[Record]) -> Result<bool, Refusal> {
+        let available = self.space.available(&self.store);
+        let writes = || {
+            new.iter().filter_map(|record| match &record.op {
+                RecordOp::Write { range, .. } => Some(*range),
+                _ => None,
+            })
+        };
+        if writes().map(|range| range.slots().count() as u64).sum::<u64>() <= available {
+            return Ok(true);
+        }
+        let Some(volume) = self.volumes[at.0 as usize].as_ref() else {
+            return Err(Refusal::Unknown);
+        };
+        let mut lacking = BTreeSet::new();
+        for (slot, _) in writes().flat_map(|range| range.slots()) {
+            let spoken_for = |entry: &SlotEntry| entry.reserved || entry.wants_space();
+            if volume.index.get(slot).is_some_and(spoken_for) {
+                continue;
+            }
+            match self.store.lookup(volume.id, slot) {
+                Lookup::Record(map) if map.phys.is_some() => continue,
+                // It may well have a place: that is known when it is asked again.
+                Lookup::Miss => self.store.load(volume.id, slot),
+                Lookup::Record(_) | Lookup::Absent => {}
+            }
+            lacking.insert(slot);
+        }
+        if lacking.len() as u64 <= available { Ok(false) } else { Err(Refusal::Full) }
     }
 }
 

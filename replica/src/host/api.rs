@@ -264,7 +264,9 @@ pub enum HostError {
     #[error("no replica of volume {0} is on this disk")]
     NoVolume(VolumeId),
     /// The replica cannot start over yet.
-    #[error("no engine of epoch {epoch} has asked the replica of volume {volume} since its disk was opened")]
+    #[error(
+        "no engine of epoch {epoch} has asked the replica of volume {volume} since its disk was opened"
+    )]
     Unheard {
         /// The volume.
         volume: VolumeId,

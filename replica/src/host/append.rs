@@ -88,8 +88,9 @@ impl Host {
         }
         let accepted = volume.log.accept(volume.history, append)?;
         self.may_take(at, volume, &append.records[accepted.known..])?;
+        let plenty = self.may_place(at, &append.records[accepted.known..])?;
         for record in append.records.drain(..).skip(accepted.known) {
-            self.take_record(at, record);
+            self.take_record(at, record, plenty);
         }
         let Some(volume) = self.volumes[at.0 as usize].as_mut() else {
             unreachable!("it was just there")
@@ -131,10 +132,16 @@ impl Host {
         }
     }
 
-    fn take_record(&mut self, at: VolIx, record: Record) {
+    /// `plenty`: there are slots for all that comes with it, also fresh ones.
+    fn take_record(&mut self, at: VolIx, record: Record, plenty: bool) {
         let lsn = record.lsn;
         let op = match record.op {
-            RecordOp::Write { range, data, crcs } => self.place_write(at, lsn, range, data, crcs),
+            RecordOp::Write { range, data, crcs } if plenty => {
+                self.place_write(at, lsn, range, data, crcs)
+            }
+            RecordOp::Write { range, data, crcs } => {
+                LogOp::Write { range, crcs, payload: Some(data) }
+            }
             RecordOp::Discard { range } => LogOp::Discard { range },
             RecordOp::EpochStart => LogOp::EpochStart,
             RecordOp::Resize { blocks } => LogOp::Resize { blocks },

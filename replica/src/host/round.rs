@@ -143,8 +143,7 @@ impl Host {
                 Phase::Idle => self.begin_round(),
                 // All that a damaged log has lies below a mark.
                 Phase::Marking
-                    if self.round.anew
-                        || self.wal.recorded_mark() >= self.round.cut.position =>
+                    if self.round.anew || self.wal.recorded_mark() >= self.round.cut.position =>
                 {
                     self.plan_piece();
                     self.round.phase = Phase::Applying;

@@ -2,6 +2,7 @@
 
 use super::rig::{MIB, Rig, Writer, options, range};
 use holdfast_types::{DISCARD_SLOTS_MAX, SLOT_BLOCKS, VolumeId};
+use holdfast_wire::Refusal;
 
 const VOLUME: VolumeId = VolumeId::from_u128(5);
 const OTHER: VolumeId = VolumeId::from_u128(6);
@@ -51,4 +52,46 @@ fn the_disk_grows_when_all_that_is_free_is_set_aside() {
     }
     rig.settle();
     assert!(rig.reserve(OTHER, range(0, 1)).1);
+}
+
+/// An engine whose other members have room sends what they can take to all: one that has
+/// none refuses it, and its disk goes on.
+#[test]
+fn what_there_are_no_slots_for_is_refused() {
+    let mut rig = Rig::with(7, 14 * MIB, options());
+    rig.create(VOLUME, 1 << 20);
+    let mut writer = Writer::attach(&mut rig, VOLUME, 1);
+    let mut slot = 0;
+    while rig.host.credits().slots > 0 {
+        writer.write(&mut rig, slot * SLOT_BLOCKS as u64, 16, slot);
+        writer.commit_all(&mut rig);
+        rig.drain();
+        slot += 1;
+    }
+    // Nothing is on the way that would bring more.
+    assert!(!rig.reserve(VOLUME, range(slot * SLOT_BLOCKS as u64, 1)).1);
+    let before = (writer.last, writer.last_epoch);
+    for blocks in [1, 16] {
+        writer.write(&mut rig, slot * SLOT_BLOCKS as u64, blocks, 1);
+        assert_eq!(rig.refused(), Refusal::Full);
+        (writer.last, writer.last_epoch) = before;
+        rig.events.clear();
+    }
+    // What has its place is taken, in whole slots too.
+    writer.write(&mut rig, 0, 16, 500);
+    writer.write(&mut rig, 16, 3, 600);
+    writer.commit_all(&mut rig);
+    rig.drain();
+    assert!(rig.host.failure().is_none(), "{:?}", rig.host.failure());
+    assert_eq!(writer.read(&mut rig, 0, 1), [500]);
+    assert_eq!(writer.read(&mut rig, 16, 1), [600]);
+    // What is freed can be used again.
+    writer.discard(&mut rig, 32, 32);
+    writer.commit_all(&mut rig);
+    rig.drain();
+    writer.write(&mut rig, slot * SLOT_BLOCKS as u64, 1, 700);
+    writer.commit_all(&mut rig);
+    rig.drain();
+    assert!(rig.host.failure().is_none(), "{:?}", rig.host.failure());
+    assert_eq!(rig.host.space.reserved, 0);
 }

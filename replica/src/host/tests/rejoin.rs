@@ -74,7 +74,9 @@ fn a_replica_with_a_damaged_log_starts_over_and_becomes_level() {
         damaged += 1;
         assert_eq!(pair.sink.fence(VOLUME, 2), Err(Refusal::Suspect));
         pair.sink.floor(VOLUME, 2);
-        assert!(pair.sink.reset(VOLUME, 2).is_err_and(|error| error.contains("no engine of epoch 2")));
+        assert!(
+            pair.sink.reset(VOLUME, 2).is_err_and(|error| error.contains("no engine of epoch 2"))
+        );
         let applied = pair.sink.fence(VOLUME, 2).unwrap().applied_lsn;
         // The power goes while it starts over, now and then.
         let mut again = pair.rng.below(3);
@@ -97,7 +99,10 @@ fn a_replica_with_a_damaged_log_starts_over_and_becomes_level() {
         }
         let promise = pair.sink.fence(VOLUME, 2).unwrap();
         assert!(!promise.suspect);
-        assert_eq!((promise.last_lsn, promise.fetched_lsn), (promise.applied_lsn, promise.fetched_lsn));
+        assert_eq!(
+            (promise.last_lsn, promise.fetched_lsn),
+            (promise.applied_lsn, promise.fetched_lsn)
+        );
         assert!(promise.applied_lsn >= applied, "what was applied stays");
         if pair.rng.one_in(2) {
             pair.write_some(10);
