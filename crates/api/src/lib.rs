@@ -11,6 +11,7 @@ mod service;
 pub mod types;
 
 pub use document::openapi;
+pub use routes::router;
 pub use service::{Answer, Service};
 
 /// File name of the API's socket in a data directory.

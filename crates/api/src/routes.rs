@@ -22,8 +22,8 @@ use std::sync::Arc;
 type Daemon = State<Arc<dyn Service>>;
 type Said<T> = Result<Json<T>, ErrorBody>;
 
-/// Every path of the API.
-pub(crate) fn router(service: Arc<dyn Service>) -> Router {
+/// Every path of the API; [`crate::server`] serves it on a listener.
+pub fn router(service: Arc<dyn Service>) -> Router {
     Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))

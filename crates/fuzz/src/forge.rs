@@ -3,6 +3,7 @@
 
 pub mod frames;
 pub mod log;
+pub mod store;
 
 /// CRC-32 of `bytes` with the four at `at` taken as zero.
 #[must_use]

@@ -15,6 +15,7 @@ pub mod disk;
 pub mod forge;
 mod input;
 mod labels;
+mod rig;
 mod target;
 mod targets;
 

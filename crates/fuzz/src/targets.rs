@@ -1,12 +1,16 @@
 //! All targets, one module each.
 
+mod api;
+mod catalogue;
+mod store;
 mod wal;
 mod wire;
 
 use crate::Target;
 
 /// Every target.
-pub static TARGETS: [Target; 2] = [wire::TARGET, wal::TARGET];
+pub static TARGETS: [Target; 5] =
+    [wire::TARGET, wal::TARGET, store::TARGET, catalogue::TARGET, api::TARGET];
 
 /// The target of this name.
 ///

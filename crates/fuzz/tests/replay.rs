@@ -19,7 +19,7 @@ macro_rules! replays {
     };
 }
 
-replays! { wire wal }
+replays! { wire wal store catalogue api }
 
 fn fuzz() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz")

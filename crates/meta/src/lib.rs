@@ -10,6 +10,8 @@
 
 mod catalogue;
 mod command;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod group;
 mod name;
 pub mod placement;

@@ -5,7 +5,7 @@ mod form;
 mod handle;
 mod inner;
 mod manager;
-mod message;
+pub(crate) mod message;
 mod network;
 mod propose;
 mod receive;
