@@ -180,7 +180,9 @@ impl World {
             Event::Promised { result: Ok(promise), .. } => {
                 let Some(index) = self.volume_of(promise.volume) else { return Ok(()) };
                 let Some(held) = self.volumes[index].held.get_mut(&node) else { return Ok(()) };
-                ensure(I8PersistBeforePromise, promise.last_lsn >= held.floor(), || {
+                // The log of a suspect replica counts for nobody.
+                let kept = promise.suspect || promise.last_lsn >= held.floor();
+                ensure(I8PersistBeforePromise, kept, || {
                     let (last, floor) = (promise.last_lsn, held.floor());
                     format!("node {node} promises with a log up to LSN {last}, it said {floor}")
                 })?;
@@ -202,6 +204,17 @@ impl World {
                     if !filled && is_cut && last.lsn <= held.durable.lsn {
                         held.durable = last;
                         held.truncate = None;
+                    }
+                }
+            }
+            // A replica with a damaged log may have started over, and then the others of its
+            // disk have dropped what is not known to be committed.
+            Event::VolumeChanged { result: Ok(()), .. } if self.machines[node].damaged => {
+                for report in host.volumes() {
+                    let Some(index) = self.volume_of(report.volume) else { continue };
+                    let Some(held) = self.volumes[index].held.get_mut(&node) else { continue };
+                    if report.last_lsn < held.durable.lsn {
+                        held.durable = end_of(&report, report.last_lsn);
                     }
                 }
             }
