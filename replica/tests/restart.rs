@@ -116,6 +116,15 @@ fn restart_with_full_log(blocks: u64) {
     let mut last = 0;
     while node.host.credits().wal_bytes >= blocks * BLOCK_BYTES as u64 {
         let lsn = last + 1;
+        if node.host.credits().slots < 2 {
+            // The disk has to grow first, as an engine would have it.
+            node.host.reserve(Tag(2), VOLUME, place(lsn));
+            let granted = node.until(|event| match event {
+                Event::Reserved { granted, .. } => Some(*granted),
+                _ => None,
+            });
+            assert!(granted, "record {lsn}");
+        }
         let op = if lsn == 1 {
             RecordOp::EpochStart
         } else {
