@@ -5,7 +5,7 @@ use crate::in_scratch;
 use holdfast_tests::chaos::{self, Campaign, What};
 
 /// Fewer operations than this in an average phase are no test.
-const OPERATIONS_PER_PHASE: u64 = 500;
+const OPERATIONS_PER_PHASE: u64 = 200;
 
 /// What the plan has of each kind of blow.
 fn planned(campaign: &Campaign) -> [u64; What::KINDS.len()] {
