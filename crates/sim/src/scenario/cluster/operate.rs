@@ -9,7 +9,6 @@ use super::{
     watch::Held,
 };
 use crate::{
-    scenario::observe::is_torn,
     clock::SimClock,
     disk::SimDisk,
     history::History,
@@ -19,6 +18,7 @@ use crate::{
     net::{Arrival, Network, Weather},
     plan::Trim,
     rng::SimRng,
+    scenario::observe::is_torn,
     sched::Schedule,
     trace::Trace,
 };
@@ -347,7 +347,9 @@ impl World {
             self.machines[node].damaged = true;
             self.counts.bit_flips += 1;
             for volume in &mut self.volumes {
-                volume.damaged |= volume.replicas.contains_key(&node);
+                // With another replica left, the damaged one starts over from it.
+                let is_sole = volume.replicas.len() == 1;
+                volume.damaged |= is_sole && volume.replicas.contains_key(&node);
             }
         }
     }
