@@ -16,9 +16,11 @@ pub(crate) fn properties(bounds: &Bounds) -> Vec<Property<Protocol>> {
     let leases = bounds.leases() && hands_over;
     let crashes = bounds.crashes > 0;
     let damages = bounds.damages > 0;
+    // Of two, each is in every quorum of recovery's, and the better log is taken over.
+    let parts = hands_over && bounds.members > 2;
     let all: [(bool, &'static str, Goal); 17] = [
-        (hands_over, "logs part", |m, s| m.first(0, s, logs_part)),
-        (hands_over, "a log that parted is led", |m, s| m.first(1, s, is_led_apart)),
+        (parts, "logs part", |m, s| m.first(0, s, logs_part)),
+        (parts, "a log that parted is led", |m, s| m.first(1, s, is_led_apart)),
         (hands_over && writes, "an older write is committed", |m, s| m.first(2, s, takes_over)),
         (hands_over && writes, "an older write is gone", |m, s| m.first(3, s, loses_a_write)),
         (hands_over, "two believe that they lead", |m, s| m.first(4, s, |s| leading(s) > 1)),
@@ -44,7 +46,7 @@ pub(crate) fn properties(bounds: &Bounds) -> Vec<Property<Protocol>> {
         (bounds.applies, "records are applied", |m, s| {
             m.first(14, s, |s| s.replicas.iter().filter(|r| r.applied > 1).count() > 1)
         }),
-        (damages, "a damaged replica is a learner", |m, s| {
+        (damages && changes, "a damaged replica is a learner", |m, s| {
             m.first(15, s, |s| s.replicas.iter().any(|r| r.health == Health::Reset && !r.member))
         }),
         (damages && bounds.changes > 1, "a damaged replica is a member again", |m, s| {

@@ -6,6 +6,7 @@
 //! that is sound.
 
 mod bounds;
+mod configuration;
 mod engine;
 mod goal;
 mod lease;
@@ -20,6 +21,7 @@ mod sets;
 mod state;
 
 pub use bounds::Bounds;
+pub use configuration::{CONFIGURATIONS, Configuration};
 pub use log::{LOG_MAX, Log, Record};
 pub use model::{Action, Protocol};
 pub use mutant::Mutant;

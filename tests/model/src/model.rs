@@ -145,8 +145,10 @@ impl Model for Protocol {
         }
         // Of replicas that are the same, one will do.
         let twin = |at: usize| at > 0 && state.replicas[at] == state.replicas[at - 1];
+        // Learners that never come to count are left out.
+        let counts = |at: usize| state.replicas[at].member || bounds.changes > 0;
         let replicas: [Option<usize>; REPLICAS] =
-            std::array::from_fn(|at| (!twin(at)).then_some(at));
+            std::array::from_fn(|at| (counts(at) && !twin(at)).then_some(at));
         let replicas = || replicas.iter().flatten().copied();
         for (engine, _) in state.alive() {
             for replica in replicas() {

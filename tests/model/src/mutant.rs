@@ -51,6 +51,10 @@ pub enum Mutant {
     SuspectLogCounted,
     /// A damaged log is emptied and trusted while the replica is a member of the set.
     ResetAsMember,
+    /// A damaged log is emptied before the engine in force has asked the replica again.
+    ResetUnheard,
+    /// A damaged log is emptied while a set with the replica may still be decided.
+    ResetUnsealed,
     /// A replica whose log is damaged promises and grants leases before it has asked the
     /// metadata group for the epoch that it may have promised.
     SuspectNotFloored,

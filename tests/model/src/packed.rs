@@ -53,7 +53,7 @@ impl Lease {
 impl Hash for Replica {
     fn hash<H: Hasher>(&self, to: &mut H) {
         let Self { home, member, log, durable, applied, .. } = self;
-        let Self { promised, promised_on_disk, owes_all, health, leases, views, .. } = self;
+        let Self { promised, promised_on_disk, owes_all, health, heard, leases, views, .. } = self;
         let mut own = Packer::default();
         own.put_option(*home, 2);
         own.put(u8::from(*member), 1);
@@ -71,6 +71,7 @@ impl Hash for Replica {
         );
         own.put(*owes_all, TICKS);
         own.put(*health as u8, 2);
+        own.put(*heard, EPOCH);
         leases.iter().for_each(|lease| lease.pack(&mut own));
         let mut known = Packer::default();
         views.iter().for_each(|view| view.pack(&mut known));

@@ -2,7 +2,7 @@
 
 use crate::model::Protocol;
 use crate::mutant::Mutant;
-use crate::state::{Health, Link, Phase, Replica, State, To, View};
+use crate::state::{Health, Link, Phase, Replica, State, To};
 
 impl Protocol {
     /// The replica hears no engine of a lower epoch any more.
@@ -11,7 +11,9 @@ impl Protocol {
         let (epoch, node) = (engine.epoch, engine.node);
         let other = matches!(replica.to, To::Node(to) if to != node)
             && !self.bounds.breaks(Mutant::EpochGrantedTwice);
-        let asked = replica.views[at].link != Link::None;
+        // An engine that has noticed the restart asks again.
+        let again = replica.health == Health::Floored && replica.heard < epoch;
+        let asked = replica.views[at].link != Link::None && !again;
         let silent =
             replica.health == Health::Suspect && !self.bounds.breaks(Mutant::SuspectNotFloored);
         if replica.promised > epoch || replica.promised == epoch && (asked || other) || silent {
@@ -32,6 +34,9 @@ impl Protocol {
         (replica.promised, replica.to) = (epoch, To::Node(node));
         if !self.bounds.flushes {
             replica.promised_on_disk = epoch;
+        }
+        if replica.is_suspect() {
+            replica.heard = epoch;
         }
         let view = &mut replica.views[at];
         (view.link, view.matched) = (Link::Fenced, 0);
@@ -124,7 +129,7 @@ impl Protocol {
     pub(crate) fn apply(&self, state: &State, at: usize, r: usize) -> Option<State> {
         let (engine, replica) = (&state.engines[at], &state.replicas[r]);
         let view = &replica.views[at];
-        let early = self.bounds.breaks(Mutant::ApplyBeforeMatch) && view.link == Link::Promised;
+        let early = self.bounds.breaks(Mutant::ApplyBeforeMatch) && view.link < Link::Streaming;
         let to = match self.bounds.mutant {
             Some(Mutant::ApplyBeforeCommit) => replica.durable,
             _ if early => engine.commit.min(replica.durable),
@@ -195,30 +200,29 @@ impl Protocol {
         Some(next)
     }
 
-    /// A suspect replica that is a learner, by the metadata group's word, starts over.
+    /// A suspect replica that is a learner, by the metadata group's word, starts over. By then the engine
+    /// in force has asked for its promise again, and a new generation voids what was proposed before.
     pub(crate) fn reset(&self, state: &State, r: usize, drops: bool) -> Option<State> {
         let replica = &state.replicas[r];
         let counts = replica.member && !self.bounds.breaks(Mutant::ResetAsMember);
-        if replica.health != Health::Floored || counts {
+        let heard = replica.heard >= state.epoch || self.bounds.breaks(Mutant::ResetUnheard);
+        if replica.health != Health::Floored || counts || !heard {
             return None;
         }
         let mut next = state.clone();
-        let epoch = next.epoch;
+        next.generation += u8::from(!self.bounds.breaks(Mutant::ResetUnsealed));
         let replica = &mut next.replicas[r];
-        replica.health = Health::Reset;
-        replica.promise_at_least(epoch);
+        (replica.health, replica.heard) = (Health::Reset, 0);
         if drops {
             replica.log.truncate(replica.applied);
             replica.durable = replica.applied;
         }
-        // Its old streams are gone.
-        let promised = replica.promised;
-        for (view, engine) in replica.views.iter_mut().zip(&state.engines) {
-            if engine.is_alive() && engine.epoch >= promised {
-                *view = View { link: Link::None, matched: 0, ..*view };
+        // An engine that took its log for suspect asks again. One that has not noticed does not.
+        for view in &mut replica.views {
+            if view.link == Link::Doubted {
+                view.link = Link::None;
             }
         }
-        next.note_fenced();
         Some(next)
     }
 }

@@ -75,7 +75,10 @@ impl Protocol {
         }
         let engine = &mut next.engines[at];
         engine.change = Change::None;
-        engine.generation += u8::from(change == Change::Accepted);
+        engine.generation = match change {
+            Change::Accepted => engine.generation + 1,
+            _ => state.generation,
+        };
         for replica in &mut next.replicas {
             let view = &mut replica.views[at];
             if change == Change::Accepted {

@@ -107,6 +107,8 @@ pub struct Replica {
     pub owes_all: u8,
     /// What is known of its log.
     pub health: Health,
+    /// The highest epoch whose engine has asked for its promise since its log was damaged.
+    pub heard: u8,
     /// Leases, by node.
     pub leases: [Lease; NODES],
     /// What engines know of it.
