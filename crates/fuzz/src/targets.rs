@@ -2,6 +2,7 @@
 
 mod api;
 mod catalogue;
+mod nbd;
 mod store;
 mod wal;
 mod wire;
@@ -9,8 +10,8 @@ mod wire;
 use crate::Target;
 
 /// Every target.
-pub static TARGETS: [Target; 5] =
-    [wire::TARGET, wal::TARGET, store::TARGET, catalogue::TARGET, api::TARGET];
+pub static TARGETS: [Target; 6] =
+    [wire::TARGET, wal::TARGET, store::TARGET, catalogue::TARGET, api::TARGET, nbd::TARGET];
 
 /// The target of this name.
 ///

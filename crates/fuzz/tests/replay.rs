@@ -19,7 +19,7 @@ macro_rules! replays {
     };
 }
 
-replays! { wire wal store catalogue api }
+replays! { wire wal store catalogue api nbd }
 
 fn fuzz() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz")

@@ -13,7 +13,7 @@ const SIMPLE_BYTES: usize = 16;
 const STRUCTURED_BYTES: usize = 20;
 const EXTENDED_BYTES: usize = 32;
 /// Data that a chunk may hold beside a read's own: extents, an error's text.
-const OTHER_BYTES_MAX: usize = 1 << 20;
+const OTHER_BYTES_MAX: u64 = 1 << 20;
 
 /// What a request's reply may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +38,15 @@ pub enum Expected {
     },
 }
 
+impl Expected {
+    fn data_bytes(self) -> usize {
+        match self {
+            Self::Data { len, .. } => len as usize,
+            Self::Done | Self::Extents { .. } => 0,
+        }
+    }
+}
+
 /// A whole reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -56,6 +65,7 @@ pub enum Outcome {
 struct Partial {
     offset: u64,
     expected: Expected,
+    /// Made when the first of it comes.
     data: Vec<u8>,
     /// What of the data has come: start and end within it.
     filled: BTreeMap<usize, usize>,
@@ -82,11 +92,8 @@ impl Replies {
     /// # Panics
     /// If one of this name is under way.
     pub fn expect(&mut self, cookie: u64, offset: u64, expected: Expected) {
-        let data = match expected {
-            Expected::Data { len, .. } => vec![0; len as usize],
-            Expected::Done | Expected::Extents { .. } => Vec::new(),
-        };
-        let partial = Partial { offset, expected, data, filled: BTreeMap::new(), extents: None };
+        let (data, filled) = (Vec::new(), BTreeMap::new());
+        let partial = Partial { offset, expected, data, filled, extents: None };
         let before = self.under.insert(cookie, partial);
         assert!(before.is_none(), "cookie {cookie} twice");
     }
@@ -196,7 +203,7 @@ fn take_chunk(mode: Mode, under: &mut Under, input: &[u8]) -> Result<Taken, Stri
     let Some(partial) = under.get_mut(&head.cookie) else {
         return Err(format!("a chunk for {:x}, which is not under way", head.cookie));
     };
-    if len > (partial.data.len() + OTHER_BYTES_MAX) as u64 {
+    if len > partial.expected.data_bytes() as u64 + OTHER_BYTES_MAX {
         return Err(format!("a chunk of {len} bytes"));
     }
     let Some(body) = input[header_bytes..].get(..len as usize) else {
@@ -279,12 +286,14 @@ impl Partial {
         };
         let odd = || format!("{len} bytes at {at} for {:?}", self.expected);
         let start = at.checked_sub(offset).map(|start| start as usize).ok_or_else(odd)?;
-        let end = start.checked_add(len).filter(|end| *end <= self.data.len()).ok_or_else(odd)?;
+        let all = self.expected.data_bytes();
+        let end = start.checked_add(len).filter(|end| *end <= all).ok_or_else(odd)?;
         let before = self.filled.range(..end).next_back();
         let overlaps = before.is_some_and(|(_, before_end)| *before_end > start);
         if len == 0 || overlaps || (unfragmented && !self.filled.is_empty()) {
             return Err(odd());
         }
+        self.data.resize(all, 0);
         self.filled.insert(start, end);
         Ok(start..end)
     }
@@ -295,7 +304,7 @@ impl Partial {
             Expected::Done => Ok(Outcome::Done),
             Expected::Data { .. } => {
                 let filled: usize = self.filled.iter().map(|(start, end)| end - start).sum();
-                if filled != self.data.len() {
+                if filled != self.expected.data_bytes() {
                     return Err(format!("{filled} bytes for {:?}", self.expected));
                 }
                 Ok(Outcome::Data(self.data))
