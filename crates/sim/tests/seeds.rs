@@ -47,5 +47,5 @@ fn a_replica_refuses_what_does_not_follow_its_log() {
 
 #[test]
 fn a_cluster_survives_whatever_befalls_it() {
-    run(Scenario::Cluster, 400);
+    run(Scenario::Cluster, 1000);
 }

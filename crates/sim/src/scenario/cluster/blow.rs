@@ -60,7 +60,7 @@ const MIXED: &[(Blow, u64)] = &[
     (Blow::Resize, 2),
     (Blow::Damage, 1),
     (Blow::CutCheckpoint, 8),
-    (Blow::CutLogWrite, 6),
+    (Blow::CutLogWrite, 10),
     (Blow::CutRecovery, 4),
 ];
 /// Engines move all the time, and the old ones live on.
@@ -71,7 +71,7 @@ const POWER: &[(Blow, u64)] = &[
     (Blow::CutAll, 25),
     (Blow::Kill, 30),
     (Blow::CutCheckpoint, 30),
-    (Blow::CutLogWrite, 20),
+    (Blow::CutLogWrite, 40),
     (Blow::CutRecovery, 15),
 ];
 /// The network.

@@ -19,8 +19,8 @@ use holdfast_wire::Refusal;
 const TURN_NS: std::ops::Range<u64> = 2_000..30_000;
 /// A checkpoint takes about so long, from its first write to the superblock.
 const CHECKPOINT_NS: std::ops::Range<u64> = 1..1500 * MS / 1000;
-/// A write of the log takes about so long.
-const LOG_WRITE_NS: std::ops::Range<u64> = 1..250 * MS / 1000;
+/// Most writes of the log take longer than this.
+const LOG_WRITE_NS: std::ops::Range<u64> = 1..100 * MS / 1000;
 /// How often a process does what nothing else makes it do.
 const TICK_NS: u64 = 50 * MS;
 /// Times that hosts and engines answer each other within one turn; more of them is a

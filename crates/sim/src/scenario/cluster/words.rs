@@ -30,7 +30,9 @@ fn event_words(event: &Event) -> Option<[u64; 2]> {
         Event::Detach { .. } => [10, 0],
         Event::Resize { blocks } => [11, *blocks],
         Event::Request { session, request } => [12 | session.0 << 8, request.tag],
-        Event::ReadDone { member, tag, result } => of(13 + u64::from(result.is_ok()), *member, tag.0),
+        Event::ReadDone { member, tag, result } => {
+            of(13 + u64::from(result.is_ok()), *member, tag.0)
+        }
         Event::StatusDone { member, tag, result } => {
             of(15 + u64::from(result.is_ok()), *member, tag.0)
         }
@@ -79,9 +81,10 @@ fn command_words(command: &Command) -> [u64; 2] {
         Command::Unreserve { member, tag, range } => of(8 | range.count << 16, *member, tag.0),
         Command::CatchUp { member, catch_up } => of(9, *member, catch_up.settle.get()),
         Command::Release { member, epoch } => of(10, *member, epoch.get()),
-        Command::ProposeSet { generation, members } => {
-            [11, members.iter().fold(generation.get(), |word, member| word << 8 | u64::from(member.0))]
-        }
+        Command::ProposeSet { generation, members } => [
+            11,
+            members.iter().fold(generation.get(), |word, member| word << 8 | u64::from(member.0)),
+        ],
         Command::Resized { blocks } => [12, *blocks],
         Command::Reply { session, tag, result } => {
             [(13 + u64::from(result.is_ok())) | session.0 << 8, *tag]
