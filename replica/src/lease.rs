@@ -105,7 +105,10 @@ impl LeaseGranter {
         if epoch == Epoch::ZERO || self.volumes.contains_key(&volume) {
             return;
         }
-        let debts = vec![Debt { to: None, until_ms: since_ms + self.lease_ms }];
+        let debts = match mutant::active(Mutant::LeaseForgottenAtRestart) {
+            true => Vec::new(),
+            false => vec![Debt { to: None, until_ms: since_ms + self.lease_ms }],
+        };
         self.volumes.insert(volume, Promised { epoch, to: To::Unknown, debts });
         for holder in self.holders.values_mut() {
             holder.fenced.insert(volume, epoch);

@@ -16,6 +16,9 @@
 //!  engine ─ SetProposal ─▶ proposals ─▶ metadata group ─▶ answer, once it is known
 //! ```
 
+// No daemon can switch a mutant on: built with them, it does not compile.
+const _: () = assert!(!holdfast_types::mutant::COMPILED_IN, "a daemon has no mutants");
+
 mod added;
 mod attachments;
 mod config;

@@ -114,6 +114,8 @@ counts! {
     holds,
     /// Connections lost.
     resets,
+    /// Messages of which a bit flipped on the way.
+    frames_damaged,
     /// Peers taken for gone because they were silent.
     peers_silent,
     /// Times the metadata group lost its quorum.

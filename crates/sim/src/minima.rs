@@ -20,6 +20,7 @@ pub const fn of(scenario: Scenario) -> &'static [(&'static str, u64)] {
         Scenario::Replica => REPLICA,
         Scenario::EveryCut => EVERY_CUT,
         Scenario::Matching => MATCHING,
+        Scenario::Reigns => REIGNS,
         Scenario::Cluster => CLUSTER,
     }
 }
@@ -72,6 +73,19 @@ const EVERY_CUT: &[(&str, u64)] = &[
 
 const MATCHING: &[(&str, u64)] =
     &[("epochs", 9_000), ("truncations", 11_000), ("mismatches", 11_000), ("cuts", 4_000)];
+
+const REIGNS: &[(&str, u64)] = &[
+    ("cuts", 3_000),
+    ("epochs", 5_000),
+    ("served", 2_500),
+    ("truncations", 600),
+    ("mismatches", 4_000),
+    ("resets", 4_000),
+    ("set_shrunk", 1_500),
+    ("set_grown", 600),
+    ("catch_ups", 5_000),
+    ("writes_acked", 10_000),
+];
 
 const CLUSTER: &[(&str, u64)] = &[
     // The life of engines.

@@ -27,6 +27,8 @@ pub enum Scenario {
     EveryCut,
     /// Replicas under engines that are wrong about their logs.
     Matching,
+    /// Engines one after the other over the same replicas, messages in any order.
+    Reigns,
     /// A whole cluster, and everything that can happen to one.
     Cluster,
 }
@@ -38,8 +40,8 @@ pub const EVERY_CUT_TEARS: u64 = 2;
 
 impl Scenario {
     /// Every scenario.
-    pub const ALL: [Self; 5] =
-        [Self::Log, Self::Replica, Self::EveryCut, Self::Matching, Self::Cluster];
+    pub const ALL: [Self; 6] =
+        [Self::Log, Self::Replica, Self::EveryCut, Self::Matching, Self::Reigns, Self::Cluster];
 
     /// Runs one seed.
     pub fn run(self, seed: u64, trace: Trace) -> (Counts, Result<(), Violation>) {
@@ -53,6 +55,7 @@ impl Scenario {
             Self::Log => scenario::log::plan(seed, trim),
             Self::Replica => scenario::replica::plan(seed, trim),
             Self::Matching => scenario::matching::plan(seed, trim),
+            Self::Reigns => scenario::reigns::plan(seed, trim),
             Self::Cluster => scenario::cluster::plan(seed, trim),
             Self::EveryCut => Plan {
                 steps: trim.steps_of(EVERY_CUT_TURNS * EVERY_CUT_TEARS, "a cut"),
@@ -73,6 +76,7 @@ impl Scenario {
             Self::Log => scenario::log::run_seed(seed, trim, trace),
             Self::Replica => scenario::replica::run_seed(seed, trim, trace),
             Self::Matching => scenario::matching::run_seed(seed, trim, trace),
+            Self::Reigns => scenario::reigns::run_seed(seed, trim, trace),
             Self::Cluster => scenario::cluster::run_seed(seed, trim, trace),
             Self::EveryCut => {
                 let size = (EVERY_CUT_TURNS, EVERY_CUT_TEARS);
@@ -89,6 +93,7 @@ impl fmt::Display for Scenario {
             Self::Replica => "replica",
             Self::EveryCut => "every-cut",
             Self::Matching => "matching",
+            Self::Reigns => "reigns",
             Self::Cluster => "cluster",
         })
     }
@@ -100,7 +105,9 @@ impl std::str::FromStr for Scenario {
     fn from_str(name: &str) -> Result<Self, Self::Err> {
         let found = Self::ALL.into_iter().find(|scenario| scenario.to_string() == name);
         found.ok_or_else(|| {
-            format!("no scenario {name:?}; there are log, replica, every-cut, matching and cluster")
+            format!(
+                "no scenario {name:?}; there are log, replica, every-cut, matching, reigns and cluster"
+            )
         })
     }
 }

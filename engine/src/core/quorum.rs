@@ -2,6 +2,7 @@
 
 use super::MemberId;
 use holdfast_types::Lsn;
+use holdfast_types::mutant::{Mutant, active};
 use smallvec::SmallVec;
 
 /// Members a volume can have at a time, old and new ones of a change together.
@@ -112,7 +113,8 @@ impl Quorums {
     }
 
     fn sets(self) -> impl Iterator<Item = MemberSet> {
-        std::iter::once(self.current).chain(self.next)
+        let only_new = self.next.is_some() && active(Mutant::JointAsksNewSet);
+        std::iter::once(self.current).filter(move |_| !only_new).chain(self.next)
     }
 
     /// Whether `have` contains a commit quorum.

@@ -6,6 +6,7 @@ use super::{Command, EngineCore, Link, MemberId, OpTag, StopReason};
 use holdfast_block::{BlockError, Extent, Reply, Segments};
 use holdfast_replica::{Extents, ReadError, ReadSegments};
 use holdfast_types::BLOCK_BYTES;
+use holdfast_types::mutant::{Mutant, active};
 use holdfast_wire::Refusal;
 
 /// What one status request covers at most: bounds the time that a shard spends on
@@ -29,7 +30,8 @@ impl EngineCore {
         let is_status = matches!(op.kind, Kind::Status { .. });
         let Some(fetch) = fetch_of(&mut op.kind, part) else { return };
         let complete = |member: &&super::member::Member| {
-            member.is_complete(at) && !fetch.tried.contains(member.id)
+            let lags = member.is(Link::Behind) && active(Mutant::LaggingRead);
+            (member.is_complete(at) || lags) && !fetch.tried.contains(member.id)
         };
         let Some(member) = self.members.iter().find(complete).map(|member| member.id) else {
             let tried = fetch.tried;

@@ -203,7 +203,9 @@ impl EngineCore {
     fn choose_best_log(&mut self) {
         let promised = self.members.which(|member| member.is(Link::Promised));
         let logs = promised.and(self.quorums.voters()).without(self.suspects());
-        if !self.quorums.meets_every_commit(promised) || !self.quorums.meets_every_commit(logs) {
+        let one = active(Mutant::RecoversFromOne) && !logs.is_empty();
+        let meets = |have| one || self.quorums.meets_every_commit(have);
+        if !meets(promised) || !meets(logs) {
             return;
         }
         let best = self
@@ -211,7 +213,10 @@ impl EngineCore {
             .iter()
             .filter(|member| logs.contains(member.id))
             .filter_map(|member| member.promise.as_ref().map(|promise| (member.id, promise)))
-            .max_by_key(|(_, promise)| (promise.last_epoch, promise.last_lsn));
+            .max_by_key(|(_, promise)| match active(Mutant::LongestLogChosen) {
+                true => (Epoch::ZERO, promise.last_lsn),
+                false => (promise.last_epoch, promise.last_lsn),
+            });
         let Some((id, best)) = best else { unreachable!("a quorum has a member") };
         // What is applied is committed (I7).
         let applied = self.members.iter().filter_map(|member| member.promise.as_ref());
@@ -288,7 +293,8 @@ impl EngineCore {
             self.stop(StopReason::Contradiction { member: id, detail });
             return;
         }
-        let tail = promise.last_lsn > common;
+        let sent = member.next == common.next() && active(Mutant::TruncationNotResent);
+        let tail = promise.last_lsn > common && !sent;
         member.next = common.next();
         if tail {
             member.step(Link::Truncating, now);
@@ -364,7 +370,7 @@ impl EngineCore {
         let started = self.commit >= self.start_last || active(Mutant::ServesBeforeEpochStart);
         if self.state.name() == StateName::Starting
             && started
-            && self.boot_ms >= self.serve_after_ms
+            && (self.boot_ms >= self.serve_after_ms || active(Mutant::OwedLeaseIgnored))
         {
             self.state.step(StateName::Serving);
             self.out.push(Command::Serving);

@@ -22,7 +22,7 @@ impl EngineCore {
     pub(super) fn ack(&mut self, id: MemberId, ack: Ack) {
         let Some(member) = self.members.get_mut(id) else { return };
         let current = ack.epoch == self.epoch && ack.session == member.session;
-        if !current || !member.is(Link::Streaming) {
+        if !current && !active(Mutant::OldSessionAcked) || !member.is(Link::Streaming) {
             return;
         }
         if ack.durable_lsn >= member.next {
@@ -52,6 +52,9 @@ impl EngineCore {
         } else {
             self.quorums.committed(matched)
         };
+        if held < self.epoch_start && held > self.commit && active(Mutant::OldEpochCommitted) {
+            self.commit = held;
+        }
         if self.epoch_start == Lsn::ZERO || held < self.epoch_start || held <= self.commit {
             return;
         }

@@ -12,6 +12,7 @@
 
 use super::member::Member;
 use super::{Command, EngineCore, Link, MEMBERS_MAX, MemberSet, Quorums, StateName, StopReason};
+use holdfast_types::mutant::{Mutant, active};
 use holdfast_types::{Generation, Lsn};
 use holdfast_wire::Refusal;
 use smallvec::SmallVec;
@@ -55,7 +56,10 @@ impl EngineCore {
             Some(change) => {
                 // Before the epoch has started, all of the best log may be committed.
                 let held = self.commit.max(self.epoch_start.prev().unwrap_or(Lsn::ZERO));
-                let complete = self.members.which(|m| m.is(Link::Streaming) && m.matched >= held);
+                let complete = self.members.which(|m| {
+                    m.is(Link::Streaming)
+                        && (m.matched >= held || active(Mutant::ProposedIncomplete))
+                });
                 let next = Quorums::new(change.members, None);
                 let newcomers = change.members.without(self.quorums.current());
                 if next.commits(complete) && newcomers.without(streaming).is_empty() {

@@ -29,6 +29,7 @@ pub(crate) use state::State;
 use crate::host::{Credits, FillError, ReadError};
 use holdfast_types::{
     BlockRange, Epoch, Generation, HistoryId, Lsn, SLOT_BLOCKS, SlotNo, VolumeId,
+    mutant::{self, Mutant},
 };
 use holdfast_wire::{
     Append, Record, RecordOp, Refusal,
@@ -338,7 +339,10 @@ impl Puller {
     }
 
     fn ask_slots(&mut self, now_ms: u64) {
-        let (from, above) = (self.next_slot, self.above);
+        let (from, mut above) = (self.next_slot, self.above);
+        if mutant::active(Mutant::CatchUpOffByOne) {
+            above = above.next();
+        }
         self.ask(Question::Slots { from, above }, now_ms);
     }
 
@@ -361,7 +365,8 @@ impl Puller {
         if self.calls > 0 {
             return;
         }
-        if let Some(Slots { slots, applied, .. }) = self.held.take() {
+        let early = self.slots_end && mutant::active(Mutant::JumpBeforeComplete);
+        if let Some(Slots { slots, applied, .. }) = self.held.take().filter(|_| !early) {
             self.call(HostCall::Fill(slots, applied));
             if !self.slots_end {
                 self.ask_slots(now_ms);

@@ -20,7 +20,10 @@ use super::{
 };
 use crate::store::PhysSlot;
 use holdfast_io::{Buf, DiskError, IoQueue, Op, OpResult};
-use holdfast_types::{BlockRange, Lsn, SLOT_BLOCKS, SLOT_BYTES, VolumeId};
+use holdfast_types::{
+    BlockRange, Lsn, SLOT_BLOCKS, SLOT_BYTES, VolumeId,
+    mutant::{self, Mutant},
+};
 use holdfast_wal::{AppendError, Entry, EntryId, Position};
 use holdfast_wire::{Append, BlockCrcs, Record, RecordOp, Refusal, StreamSession};
 
@@ -209,7 +212,7 @@ impl Host {
             bufs.push(data.slice(first * SLOT_BYTES..end * SLOT_BYTES));
             self.ops.push(
                 token(Kind::Fresh, write, 0),
-                Op::Write { file, offset, bufs, durable: true },
+                Op::Write { file, offset, bufs, durable: !mutant::active(Mutant::FreshNotSynced) },
             );
             if let Some(write) = self.fresh.get_mut(write) {
                 write.ops += 1;

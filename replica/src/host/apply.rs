@@ -12,6 +12,7 @@ use crate::store::{Lookup, MapRecord, PhysSlot};
 use holdfast_io::{Buf, DiskError, DiskErrorKind, Op, OpResult};
 use holdfast_types::{
     BLOCK_BYTES, BlockMask, BlockNo, Lsn, SLOT_BLOCKS, SlotNo, block_crc, bound_crc,
+    mutant::{self, Mutant},
 };
 use smallvec::SmallVec;
 
@@ -141,7 +142,12 @@ impl Host {
                         merge.set(i, bound_crc(crcs[nth + i], id, block));
                     }
                 }
-                LogOp::Discard { .. } => {}
+                LogOp::Discard { .. } => {
+                    if mutant::active(Mutant::DiscardOverNewer) && task.reads.is_empty() {
+                        merge.mask &= !covers;
+                        bits(covers).for_each(|i| task.data[i] = None);
+                    }
+                }
                 LogOp::EpochStart | LogOp::Resize { .. } => unreachable!("it covers no block"),
             }
         }

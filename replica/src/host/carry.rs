@@ -13,7 +13,10 @@ use super::{
     volume::{VolIx, is_logged_upto},
 };
 use holdfast_io::{Buf, DiskError, Op, OpResult};
-use holdfast_types::{BLOCK_BYTES, Lsn, block_crc};
+use holdfast_types::{
+    BLOCK_BYTES, Lsn, block_crc,
+    mutant::{self, Mutant},
+};
 use holdfast_wal::{AppendError, Entry, EntryId};
 
 /// Payloads read back at the same time (4 MiB).
@@ -78,6 +81,9 @@ impl Host {
 
     fn next_to_carry(&self, at: VolIx) -> Option<(Lsn, EntryId)> {
         let volume = self.volume(at).filter(|volume| volume.deleted.is_none())?;
+        if mutant::active(Mutant::CarrySkipped) {
+            return None;
+        }
         let mut lsn = self.carry.lsn.max(volume.log.applied());
         loop {
             lsn = lsn.next();

@@ -69,7 +69,7 @@ impl Host {
             return Err(Refusal::Suspect);
         }
         let promised = volume.log.promised();
-        if fence.epoch < promised {
+        if fence.epoch < promised && !mutant::active(Mutant::PromiseRegresses) {
             return Err(Refusal::Fenced { promised });
         }
         // From now on the old engine is refused; the new one hears of it when it

@@ -156,7 +156,8 @@ impl Host {
         }
         // An epoch that was not promised here has matched nothing here.
         let readable = if epoch == promised { volume.log.readable() } else { volume.log.settled() };
-        if at > readable { Err(Refusal::Behind { wanted: at }) } else { Ok(ix) }
+        let lags = at > readable && !mutant::active(Mutant::LaggingRead);
+        if lags { Err(Refusal::Behind { wanted: at }) } else { Ok(ix) }
     }
 
     /// Goes on looking blocks up; waits for a map leaf if need be.
@@ -473,7 +474,8 @@ impl ReadTask {
         for i in 0..*count {
             let bytes = i as usize * BLOCK_BYTES;
             let crc = crcs[(*first + i) as usize];
-            if block_crc(&read[bytes..bytes + BLOCK_BYTES]) != crc {
+            let differs = block_crc(&read[bytes..bytes + BLOCK_BYTES]) != crc;
+            if differs && !mutant::active(Mutant::ReadUnverified) {
                 mismatches.push(Mismatch {
                     block: *first + i,
                     file: *file,

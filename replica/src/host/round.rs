@@ -33,7 +33,10 @@ use super::{
     volume::{VolIx, Volume, round_target},
 };
 use crate::store::{LeafNo, LogInfo};
-use holdfast_types::{Lsn, SlotNo};
+use holdfast_types::{
+    Lsn, SlotNo,
+    mutant::{self, Mutant},
+};
 use holdfast_wal::{EntryId, Start};
 use std::collections::HashSet;
 
@@ -352,7 +355,9 @@ impl Host {
             let Some(state) = self.store.volume_mut(volume.id) else { continue };
             state.applied = log.applied();
             state.applied_epoch = log.applied_epoch();
-            state.promised = log.promised();
+            if !mutant::active(Mutant::PromiseNotInCheckpoint) {
+                state.promised = log.promised();
+            }
             state.fetched = volume.fetched;
             state.suspect = volume.suspect;
             state.epochs.clear();

@@ -30,6 +30,7 @@ use super::{
     tree::Tree,
 };
 use holdfast_io::{Buf, DiskError, DiskErrorKind, IoQueue, Op};
+use holdfast_types::mutant::{self, Mutant};
 use std::collections::VecDeque;
 
 /// Pages prepared at a time: one buffer of 256 KiB, the largest that the
@@ -145,7 +146,11 @@ impl Store {
             if running.cursor == Cursor::End && running.pages_in_flight == 0 {
                 // Step 2. Every page write has ended, so the sync covers them.
                 running.stage = Stage::Syncing;
-                queue.push(token(Work::SyncData, 0), Op::Sync { file: self.files.data });
+                let file = match mutant::active(Mutant::SuperblockBeforeMaps) {
+                    true => self.files.superblock,
+                    false => self.files.data,
+                };
+                queue.push(token(Work::SyncData, 0), Op::Sync { file });
             }
         }
         if let Stage::CopyDue(copy) = running.stage {

@@ -3,7 +3,10 @@
 
 use super::{Catalogue, Member, ReplicaSet};
 use crate::{Outcome, Rejected};
-use holdfast_types::{Epoch, Generation, ReplicaId, VolumeId};
+use holdfast_types::{
+    Epoch, Generation, ReplicaId, VolumeId,
+    mutant::{self, Mutant},
+};
 use std::collections::BTreeSet;
 
 impl Catalogue {
@@ -15,7 +18,7 @@ impl Catalogue {
         members: &[ReplicaId],
     ) -> Result<Outcome, Rejected> {
         let held = self.active(volume)?;
-        if held.epoch != epoch {
+        if held.epoch != epoch && !mutant::active(Mutant::StaleProposalAccepted) {
             return Err(Rejected::EpochMoved { held: held.epoch, expected: epoch });
         }
         let wanted: BTreeSet<_> = members.iter().copied().collect();

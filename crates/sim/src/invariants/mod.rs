@@ -16,7 +16,7 @@ pub mod liveness;
 use std::fmt;
 
 /// An invariant, by its number in the design, and what the design promises beside them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Invariant {
     /// One engine commits at a time.
     I1OneWriter,

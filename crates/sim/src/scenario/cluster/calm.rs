@@ -123,6 +123,7 @@ impl World {
             What::Blow(planned) => self.strike(planned),
             What::Aimed { node, life, seed } => self.strike_aimed(node, life, seed),
             What::Desert(desert) => self.desert(desert),
+            What::Forget(desert) => self.forget(desert),
             What::Damage { lagging, seed } => self.damage_now(lagging, seed),
             What::Mend(mend) => self.mend(mend),
             What::Return => self.metadata_returns(),

@@ -24,6 +24,7 @@ mod calm;
 mod client;
 mod coded;
 mod desk;
+mod forget;
 mod frontend;
 mod input;
 mod inward;
@@ -92,6 +93,8 @@ enum What {
     Aimed { node: usize, life: u64, seed: u64 },
     /// A node whose engine hears late is heard by nobody any more.
     Desert(Desert),
+    /// Those who owe an old engine its lease restart.
+    Forget(Desert),
     /// All lose power, one of them a part of its log; this one had lagged.
     Damage { lagging: usize, seed: u64 },
     /// A direction or a node's whole network works again.

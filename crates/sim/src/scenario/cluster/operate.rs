@@ -85,7 +85,7 @@ impl World {
             moment: 0,
             last_write: 0,
             base: Instant::now(),
-            codec: shape.coded.then(|| super::coded::Codec::new(&pool)),
+            codec: shape.coded.then(|| super::coded::Codec::new(&pool, SimRng::of(seed, "coded"))),
             garbled: None,
             pool,
             trace,

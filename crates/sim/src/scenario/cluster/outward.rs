@@ -36,7 +36,11 @@ impl World {
         });
         let packet = match &mut self.codec {
             Some(codec) => match codec.pass(packet) {
-                Ok(packet) => packet,
+                Ok(Some(packet)) => packet,
+                Ok(None) => {
+                    self.counts.frames_damaged += 1;
+                    return self.net.reset(now_ns, end.conn, 10 * MS);
+                }
                 Err(violation) => {
                     self.garbled.get_or_insert(violation);
                     return;

@@ -177,7 +177,7 @@ impl World {
         }
         self.counts.hand_overs += 1;
         let for_ns = rng.within(SECOND..7 * SECOND);
-        match rng.within(0..6) {
+        match rng.within(0..8) {
             // It hears late, of grants too, and after a while nothing.
             0 | 1 => {
                 for peer in (0..nodes).filter(|peer| *peer != old) {
@@ -195,6 +195,7 @@ impl World {
                 self.cut_off(vec![(old, new), (new, old)], for_ns, rng);
                 self.hold_streams(old, for_ns, rng);
             }
+            5 | 6 => return self.hand_over_past_restart((volume, old, new), for_ns, rng),
             // Nothing is wrong.
             _ => {}
         }
@@ -287,10 +288,10 @@ impl World {
 /// How a node whose engine hears late is heard by nobody any more.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Desert {
-    volume: usize,
-    old: usize,
-    new: usize,
-    for_ns: u64,
-    hears: bool,
-    seed: u64,
+    pub(super) volume: usize,
+    pub(super) old: usize,
+    pub(super) new: usize,
+    pub(super) for_ns: u64,
+    pub(super) hears: bool,
+    pub(super) seed: u64,
 }
