@@ -43,6 +43,8 @@ mod mode {
 const COMMANDS_MAX: usize = 400;
 /// Bytes before the body of a snapshot.
 const HEADER_BYTES: usize = 20;
+/// Of an entry behind a snapshot.
+const INDEX: u64 = 1 << 40;
 /// Entries between a proposal and its repetition, at most: more than answers are kept for.
 const LATE_MAX: u64 = 1100;
 
@@ -111,7 +113,7 @@ fn snapshot(bytes: &[u8], labels: &mut Labels) {
     for kind in 0..KINDS {
         let front = [kind, 0, 0, 0, 0, 0, 0, 0];
         let command = command(&mut Input::new(&front), &known);
-        machine.apply(u64::MAX - 1, u128::from(kind) + (1 << 100), u64::MAX - 1, command);
+        machine.apply(INDEX + u64::from(kind), (1 << 100) + u128::from(kind), INDEX, command);
     }
     let _ = machine.snapshot();
 }

@@ -60,7 +60,9 @@ impl State {
     }
 
     fn carry_out(&mut self, index: u64, proposal: Proposal) -> Applied {
-        while self.answers.front().is_some_and(|first| first.index + ANSWERS_SPAN < index) {
+        // The answers may be a peer's, from a snapshot: any number can stand there.
+        let too_old = |first: &Answered| index.saturating_sub(first.index) > ANSWERS_SPAN;
+        while self.answers.front().is_some_and(too_old) {
             self.answers.pop_front();
         }
         if let Some(first) = self.answers.iter().find(|a| a.request == proposal.request) {
@@ -106,6 +108,20 @@ mod tests {
         // The very same command under a new request is carried out anew.
         assert_eq!(state.apply(entry(4, 2, 0, 7)), rejected, "the answer of the first");
         assert_eq!(state.apply(entry(5, 3, 0, 7)), done(7));
+    }
+
+    /// A number that no log reaches, as a damaged peer could send it.
+    #[test]
+    fn an_answer_from_beyond_any_log_is_kept_and_harms_nothing() {
+        let answered = Answered {
+            index: u64::MAX,
+            request: RequestId(9),
+            result: Ok(Outcome::Cluster(ClusterId::from_u128(1))),
+        };
+        let state = State { answers: VecDeque::from([answered]), ..State::default() };
+        let mut state = snapshot::decode(&snapshot::encode(&state)).unwrap();
+        assert_eq!(state.apply(entry(1, 1, 0, 7)), done(7));
+        assert_eq!(state.answers.len(), 2);
     }
 
     #[test]
