@@ -187,7 +187,11 @@ impl One {
             let grant = Command::GrantEpoch { volume: self.volume, node, expected };
             match self.member.propose(grant).await {
                 Ok(Outcome::Volume(granted)) => return Ok(Some(granted)),
-                Ok(other) => unreachable!("a grant answers with the volume, not {other:?}"),
+                Ok(other) => {
+                    return Err(format!(
+                        "a grant was answered with {other:?}, not with the volume"
+                    ));
+                }
                 // An earlier question of ours may have come through, or somebody else's.
                 Err(ProposeError::Rejected(Rejected::EpochMoved { held, .. })) => expected = held,
                 Err(ProposeError::Rejected(Rejected::NotAttached(_))) => {

@@ -38,6 +38,8 @@ struct Held {
     open_took: Duration,
     /// Why the cluster does not know it, if so.
     unregistered: Option<String>,
+    /// It is being taken out of use: the catalogue is not told of it meanwhile.
+    leaving: bool,
     _lock: Option<DirLock>,
 }
 
@@ -67,13 +69,26 @@ impl Inventory {
         self.held().get(&disk).and_then(|held| held.unregistered.clone())
     }
 
+    /// A disk is being taken out of use, or is not any more.
+    pub(crate) fn set_leaving(&self, disk: DiskId, leaving: bool) {
+        if let Some(held) = self.held().get_mut(&disk) {
+            held.leaving = leaving;
+        }
+    }
+
+    /// Whether a disk is being taken out of use.
+    pub(crate) fn is_leaving(&self, disk: DiskId) -> bool {
+        self.held().get(&disk).is_some_and(|held| held.leaving)
+    }
+
     /// A disk is closed.
     pub(crate) fn remove(&self, disk: DiskId) {
         self.held().remove(&disk);
     }
 
     fn add(&self, disk: DiskId, capacity_bytes: u64, open_took: Duration, lock: Option<DirLock>) {
-        let held = Held { capacity_bytes, open_took, unregistered: None, _lock: lock };
+        let held =
+            Held { capacity_bytes, open_took, unregistered: None, leaving: false, _lock: lock };
         self.held().insert(disk, held);
     }
 }

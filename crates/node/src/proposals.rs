@@ -62,7 +62,10 @@ async fn ask_once(member: &Member, wanted: &Wanted) -> Option<SetAnswer> {
     };
     match member.propose(command).await {
         Ok(Outcome::Volume(volume)) => Some(in_force(&volume, wanted)),
-        Ok(other) => unreachable!("a change of a set answers with the volume, not {other:?}"),
+        Ok(other) => {
+            tracing::error!(volume = %wanted.volume, ?other, "a change of a set was answered with something else");
+            None
+        }
         Err(ProposeError::Rejected(Rejected::EpochMoved { held, .. })) => {
             Some(SetAnswer::Fenced { epoch: held })
         }

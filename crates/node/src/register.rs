@@ -40,7 +40,7 @@ async fn register_disk(member: &Member, disk: &DiskStatus) -> bool {
         path: disk.label.clone(),
         capacity_bytes: member.disks.facts(disk.disk).map_or(0, |(capacity, _)| capacity),
     };
-    if catalogue.disk(disk.disk) == Some(&entry) {
+    if catalogue.disk(disk.disk) == Some(&entry) || member.disks.is_leaving(disk.disk) {
         return true;
     }
     if let Some(reason) = refuse_foreign(member, disk) {

@@ -239,10 +239,6 @@ impl Members {
         self.0.iter()
     }
 
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Member> {
-        self.0.iter_mut()
-    }
-
     /// Those for which `test` holds.
     pub(super) fn which(&self, test: impl Fn(&Member) -> bool) -> MemberSet {
         self.0.iter().filter(|member| test(member)).map(|member| member.id).collect()

@@ -180,6 +180,7 @@ impl EngineCore {
         }
         member.step(Link::Promised, now);
         member.has_promised = true;
+        member.refused = member.refused.filter(|refused| *refused != Refusal::Suspect);
         let lacks = promise.suspect && !active(Mutant::SuspectLogCounted);
         member.suspect = lacks || !is_coherent(&promise);
         let suspect = member.suspect;

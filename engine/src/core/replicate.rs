@@ -7,7 +7,7 @@ use super::recovery::epoch_at;
 use super::{Command, EngineCore, Link, MemberId, StopReason};
 use holdfast_types::Lsn;
 use holdfast_types::mutant::{Mutant, active};
-use holdfast_wire::{Ack, Append, Refusal, StreamSession};
+use holdfast_wire::{Ack, Append, Record, Refusal, StreamSession};
 
 /// Payload of one append at most, unless it is a single record: bounds the frame
 /// that a remote member has to take in one piece.
@@ -107,47 +107,41 @@ impl EngineCore {
 
     /// Sends every member what it has not been sent, as far as it has room.
     pub(super) fn send(&mut self) {
-        let last = self.log.last();
-        for member in self.members.iter_mut().filter(|member| member.is(Link::Streaming)) {
-            while member.next <= last {
-                let mut records = self.spare.pop().unwrap_or_default();
-                let mut bytes = 0;
-                for (record, spent) in self.log.from(member.next) {
-                    bytes += payload_bytes(record);
-                    let counts = member.has_limit && cost(&record.op).wal_bytes > 0;
-                    let full = counts && spent.wal_bytes > member.limit.wal_bytes;
-                    if full || (bytes > APPEND_BYTES_MAX && !records.is_empty()) {
-                        break;
-                    }
-                    records.push(record.clone());
-                }
-                if records.is_empty() {
-                    self.spare.push(records);
-                    break;
-                }
-                let Some(prev_lsn) = member.next.prev() else { unreachable!("LSNs start at 1") };
-                member.next = Lsn::new(member.next.get() + records.len() as u64);
-                member.told = self.commit;
-                member.introduced = true;
-                let append = Append {
-                    volume: self.volume,
-                    history: self.history,
-                    epoch: self.epoch,
-                    generation: self.generation,
-                    session: member.session,
-                    prev_epoch: epoch_at(&self.spans, prev_lsn),
-                    prev_lsn,
-                    records,
-                    commit_lsn: self.commit,
-                };
-                self.out.push(Command::Append { member: member.id, append });
+        for id in self.members.streaming().iter() {
+            while let Some(records) = self.next_batch(id) {
+                self.append_records(id, records);
             }
+            let Some(member) = self.members.get_mut(id) else { continue };
             if member.introduced && member.told < self.commit {
                 member.told = self.commit;
-                self.out.push(Command::Commit { member: member.id, lsn: self.commit });
+                self.out.push(Command::Commit { member: id, lsn: self.commit });
             }
         }
         self.introduce();
+    }
+
+    /// The next records for a member: those that it has room for, as many as go into one append.
+    fn next_batch(&mut self, id: MemberId) -> Option<Vec<Record>> {
+        let member = self.members.get(id)?;
+        if member.next > self.log.last() {
+            return None;
+        }
+        let mut records = self.spare.pop().unwrap_or_default();
+        let mut bytes = 0;
+        for (record, spent) in self.log.from(member.next) {
+            bytes += payload_bytes(record);
+            let counts = member.has_limit && cost(&record.op).wal_bytes > 0;
+            let full = counts && spent.wal_bytes > member.limit.wal_bytes;
+            if full || (bytes > APPEND_BYTES_MAX && !records.is_empty()) {
+                break;
+            }
+            records.push(record.clone());
+        }
+        if records.is_empty() {
+            self.spare.push(records);
+            return None;
+        }
+        Some(records)
     }
 
     /// A stream begins with an append also when there is nothing to send: the member learns
@@ -164,8 +158,15 @@ impl EngineCore {
 
     /// Sends no records, but what is committed, behind the member's last one.
     pub(super) fn append_nothing(&mut self, id: MemberId) {
+        let records = self.spare.pop().unwrap_or_default();
+        self.append_records(id, records);
+    }
+
+    /// Sends records behind the last one that the member was sent, and what is committed.
+    fn append_records(&mut self, id: MemberId, records: Vec<Record>) {
         let Some(member) = self.members.get_mut(id) else { return };
         let Some(prev_lsn) = member.next.prev() else { unreachable!("LSNs start at 1") };
+        member.next = Lsn::new(member.next.get() + records.len() as u64);
         member.told = self.commit;
         member.introduced = true;
         let append = Append {
@@ -176,7 +177,7 @@ impl EngineCore {
             session: member.session,
             prev_epoch: epoch_at(&self.spans, prev_lsn),
             prev_lsn,
-            records: self.spare.pop().unwrap_or_default(),
+            records,
             commit_lsn: self.commit,
         };
         self.out.push(Command::Append { member: id, append });

@@ -54,6 +54,9 @@ pub(crate) const PAUSE_MS: u64 = 500;
 /// Passes over the slots in one catch-up. Each is as large as what was written during the one before,
 /// so a handful is many; a source that is written to faster than it can be copied ends here.
 pub(crate) const PASSES_MAX: u32 = 32;
+/// Answers in a row without records of a source that says that it has some: between question
+/// and answer it may have applied them, and then shows slots; not again and again.
+const EMPTY_ANSWERS_MAX: u32 = 4;
 
 /// What is to become level.
 #[derive(Clone, Debug)]
@@ -112,6 +115,8 @@ pub(crate) struct Puller {
     /// Rounds over all sources since something was gained.
     rounds: u32,
     passes: u32,
+    /// Answers in a row that held no records, though the source has some.
+    empty_answers: u32,
     connected: bool,
     /// A question is open.
     asked: bool,
@@ -153,6 +158,7 @@ impl Puller {
             source: 0,
             rounds: 0,
             passes: 0,
+            empty_answers: 0,
             connected: false,
             asked: false,
             deadline_ms: None,
@@ -309,6 +315,7 @@ impl Puller {
             return self.end(Err(CatchUpError::NoSource(cause)));
         }
         self.passes += 1;
+        self.empty_answers = 0;
         self.opened = Some(opened);
         self.step(State::Settling);
         self.deadline_ms = Some(now_ms + SETTLE_MS);
@@ -448,12 +455,17 @@ impl Puller {
                 (self.prev_epoch, self.commit) = (prev_epoch, commit);
                 self.append(Vec::new());
             }
-            return match commit > self.last {
-                // There are some, but the log begins above them by now.
-                true => self.open(now_ms),
-                false => self.finish(),
-            };
+            if commit <= self.last {
+                return self.finish();
+            }
+            self.empty_answers += 1;
+            if self.empty_answers > EMPTY_ANSWERS_MAX {
+                return self.fail_source("it has more records, and shows none", now_ms);
+            }
+            // There are some, but the log begins above them by now.
+            return self.open(now_ms);
         };
+        self.empty_answers = 0;
         let in_order = (self.last.get() + 1..).zip(&records).all(|(lsn, r)| r.lsn.get() == lsn);
         let epochs = records.iter().map(|record| record.epoch);
         let ascending = epochs.clone().zip(epochs.skip(1)).all(|(a, b)| a <= b)

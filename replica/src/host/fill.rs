@@ -14,8 +14,13 @@
 //! it dirties; then fetched slots wait.
 
 use super::{
-    Event, FillError, Host, Kind, ReadError, Tag, jump::PendingJump, round::Phase,
-    space::RESERVE_CHECKPOINTS, token, volume::VolIx, waiters::Waiter,
+    Event, FillError, Host, Kind, ReadError, Tag,
+    jump::{LSN_MAX, PendingJump},
+    round::Phase,
+    space::RESERVE_CHECKPOINTS,
+    token,
+    volume::VolIx,
+    waiters::Waiter,
 };
 use crate::store::{Lookup, MAP_SLOTS_MAX, MapRecord, PhysSlot};
 use holdfast_io::{Buf, DiskError, Op, OpResult};
@@ -375,6 +380,7 @@ fn fault_of(copy: &SlotCopy, applied: Lsn) -> Option<&'static str> {
     let SlotCopy { slot, lsn, crcs, .. } = copy;
     let faults = [
         (slot.get() >= MAP_SLOTS_MAX, "a slot beyond any volume"),
+        (applied > LSN_MAX, "more records than there can be"),
         (*lsn == Lsn::ZERO || *lsn > applied, "a slot that is newer than its source"),
         (crcs.len() != blocks, "not one checksum a block"),
         (bytes != blocks * BLOCK_BYTES || !whole, "not the data of the blocks present"),

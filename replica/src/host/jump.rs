@@ -12,8 +12,14 @@ use super::{
     log::{EPOCHS_KEPT, Jump, Step, VolumeLog},
     volume::VolIx,
 };
-use holdfast_types::{Epoch, Lsn, VolumeId};
+use crate::store::MAP_SLOTS_MAX;
+use holdfast_types::{Epoch, Lsn, SLOT_BLOCKS, VolumeId};
 use holdfast_wire::{Refusal, catchup::Opened};
+
+/// Blocks that a map can hold.
+const BLOCKS_MAX: u64 = MAP_SLOTS_MAX * SLOT_BLOCKS as u64;
+/// No log gets there; far enough from the end of the numbers that none that follow overflow.
+pub(super) const LSN_MAX: Lsn = Lsn::new(u64::MAX / 2);
 
 /// A log that is to go on elsewhere.
 #[derive(Debug)]
@@ -183,6 +189,8 @@ fn fault_of(opened: &Opened, log: &VolumeLog) -> Option<&'static str> {
         (*applied_epoch == Epoch::ZERO, "records of no epoch"),
         (!matches, "its history is another than ours"),
         (*blocks < log.blocks(), "its volume is smaller than ours"),
+        (*blocks > BLOCKS_MAX, "its volume is larger than any"),
+        (*applied > LSN_MAX, "more records than there can be"),
     ];
     faults.into_iter().find_map(|(is_so, fault)| is_so.then_some(fault))
 }

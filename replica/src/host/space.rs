@@ -29,9 +29,10 @@ use holdfast_wal::EntryId;
 const SHORT_SLOTS: u64 = 16384;
 const SHORT_WAL_BYTES: u64 = 32 << 20;
 
-/// What a volume is told of however many there are, if it is there at all: four of the
-/// largest records.
-const PART_WAL_BYTES_MIN: u64 = 1 << 20;
+/// What a volume is told of however many there are, if it is there at all: the record that
+/// takes the most of the limit fits, and so do a few of the largest writes.
+const PART_WAL_BYTES_MIN: u64 = Credits::discard_wal_bytes(DISCARD_BLOCKS_MAX);
+const _: () = assert!(PART_WAL_BYTES_MIN >= 1 << 20);
 
 /// The record that takes the most of the limit.
 const DISCARD_BLOCKS_MAX: u64 = DISCARD_SLOTS_MAX * SLOT_BLOCKS as u64;

@@ -166,15 +166,23 @@ pub(super) async fn remove_disk(member: &Member, text: &str) -> Result<(), Error
             "ask that node (--api), or stop it first",
         ));
     }
-    if here && on_shard {
-        let removed = member.shard.remove_disk(disk.id).await;
-        removed.map_err(|error| ErrorBody::new(ErrorCode::Conflict, error.to_string(), ""))?;
-        member.disks.remove(disk.id);
+    // The catalogue first: refused, or not answered, the disk stays open and in use. Its node
+    // does not say meanwhile that it has it.
+    member.disks.set_leaving(disk.id, true);
+    let removed = async {
+        let removed = member.propose(Command::RemoveDisk { disk: disk.id }).await;
+        removed.map_err(|error| failure::refused(member, error))?;
+        if here && on_shard {
+            let closed = member.shard.remove_disk(disk.id).await;
+            closed.map_err(|error| ErrorBody::new(ErrorCode::Conflict, error.to_string(), ""))?;
+            member.disks.remove(disk.id);
+        }
+        Ok(())
     }
-    if here {
+    .await;
+    member.disks.set_leaving(disk.id, false);
+    if here && removed.is_ok() {
         forget(member, disk.path.clone().into()).await;
     }
-    let removed = member.propose(Command::RemoveDisk { disk: disk.id }).await;
-    removed.map_err(|error| failure::refused(member, error))?;
-    Ok(())
+    removed
 }

@@ -163,7 +163,10 @@ pub(crate) async fn propose_attach(
     let command = Command::Attach { volume: volume.id, node, read_only: attach.read_only };
     match member.propose(command).await {
         Ok(Outcome::Volume(attached)) => Ok((node, attached)),
-        Ok(other) => unreachable!("an attach answers with the volume, not {other:?}"),
+        Ok(other) => {
+            let message = format!("the metadata group answered an attach with {other:?}");
+            Err(ErrorBody::new(ErrorCode::Internal, message, "are all nodes of one version?"))
+        }
         Err(error) => Err(failure::refused(member, error)),
     }
 }
