@@ -3,7 +3,7 @@
 use crate::mutant::Mutant;
 
 /// Bounds of one exploration. There are three replicas and two nodes that engines run on, always.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bounds {
     /// Members of the first set; the other replicas are learners.
     pub members: u8,

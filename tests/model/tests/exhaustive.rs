@@ -43,7 +43,8 @@ macro_rules! explorations {
 }
 
 explorations!(
-    disks, engines, again, grow, leases, grants, takeovers, local, applies, rejoin, suspect,
+    disks, engines, again, grow, leases, grants, ages, takeovers, local, applies, rejoin, outcast,
+    suspect,
 );
 
 #[test]
@@ -60,4 +61,18 @@ fn the_page_says_what_was_found() {
         assert_eq!(cells[2..7], numbers, "the bounds of {name}");
         assert_eq!(cells[8].replace(',', ""), states.to_string(), "the states of {name}");
     }
+}
+
+#[test]
+fn the_page_names_files_that_exist() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+    let page = std::fs::read_to_string(format!("{root}/docs/model.md")).unwrap();
+    let quoted = page.split('`').skip(1).step_by(2);
+    let tops = ["crates/", "engine/", "replica/", "tests/"];
+    let paths: Vec<_> =
+        quoted.filter(|word| tops.iter().any(|top| word.starts_with(top))).collect();
+    assert!(paths.len() > 30, "{paths:?}");
+    let gone: Vec<_> =
+        paths.iter().filter(|path| !std::path::Path::new(root).join(path).exists()).collect();
+    assert!(gone.is_empty(), "docs/model.md names what is not there: {gone:?}");
 }
