@@ -2,7 +2,7 @@
 //! once, under the verifying client.
 //!
 //! A run is a row of campaigns, each on a cluster of its own, drawn from the run's seed
-//! ([`plan`]). A campaign alternates between phases of blows that overlap ([`battle`]) and
+//! ([`plan`]). A campaign alternates between phases of blows that overlap and
 //! calms, in which everything is undone and then must hold, within a bound:
 //!
 //! - the volume is served where the catalogue says, and answers;
