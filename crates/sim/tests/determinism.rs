@@ -1,6 +1,7 @@
 //! One seed is one run, wherever it runs: two processes, which share no addresses and
 //! no hash keys, see the same events and commands in the same order.
 
+use holdfast_sim::runs::Scenario;
 use std::{
     collections::BTreeSet,
     process::{Child, Command, Stdio},
@@ -27,7 +28,7 @@ fn lines_of(child: Child) -> Vec<String> {
 fn two_processes_see_the_same() {
     let (one, other) = (hashes(), hashes());
     let (one, other) = (lines_of(one), lines_of(other));
-    assert_eq!(one.len() as u64, 5 * SEEDS, "{one:?}");
+    assert_eq!(one.len(), Scenario::ALL.len() * SEEDS as usize, "{one:?}");
     for (one, other) in one.iter().zip(&other) {
         println!("{one}");
         assert_eq!(one, other);

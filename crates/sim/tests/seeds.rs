@@ -46,6 +46,11 @@ fn a_replica_refuses_what_does_not_follow_its_log() {
 }
 
 #[test]
+fn engines_follow_each_other_whatever_the_order_of_messages() {
+    run(Scenario::Reigns, 200);
+}
+
+#[test]
 fn a_cluster_survives_whatever_befalls_it() {
     run(Scenario::Cluster, 1000);
 }
