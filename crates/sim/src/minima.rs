@@ -111,8 +111,8 @@ const CLUSTER: &[(&str, u64)] = &[
     ("one_way", 400),
     ("holds", 350),
     ("resets", 330),
-    ("metadata_away", 150),
-    ("metadata_back", 130),
+    ("metadata_away", 80),
+    ("metadata_back", 70),
     // Sets, and the three ways of getting level.
     ("set_shrunk", 600),
     ("set_grown", 450),
