@@ -16,7 +16,7 @@ fn requests() -> Vec<u8> {
     bytes.extend([0, 0, 0, 128, 0, 4, 100, 60]);
     bytes.extend([3, 0, 0, 0]);
     // Trim, zeroes kept and not, fast ones, both; status of all and of the first.
-    bytes.extend([4, 0, 16, 24, 6, 0, 130, 5, 6, 2, 140, 16, 6, 16, 160, 8, 6, 18, 160, 8]);
+    bytes.extend([4, 0, 20, 26, 6, 0, 130, 5, 6, 2, 140, 16, 6, 16, 160, 8, 6, 18, 160, 8]);
     bytes.extend([7, 0, 0, 255, 7, 8, 0, 128, 5, 0, 0, 8]);
     bytes.extend([0, 0, 0, 128, 0, 0, 128, 128]);
     // Beyond the end, too long, unknown command, unknown flag, empty, misaligned.
