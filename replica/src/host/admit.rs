@@ -8,7 +8,7 @@ use super::{
     volume::{VolIx, Volume},
 };
 use crate::store::Lookup;
-use holdfast_types::{BlockRange, DISCARD_SLOTS_MAX, RECORD_BLOCKS_MAX, SLOT_BLOCKS, SlotNo};
+use holdfast_types::{BlockRange, DISCARD_SLOTS_MAX, RECORD_BLOCKS_MAX, SLOT_BLOCKS};
 use holdfast_wal::Entry;
 use holdfast_wire::{Record, RecordOp, Refusal};
 use std::collections::BTreeSet;
@@ -86,37 +86,6 @@ impl Host {
             lacking.insert(slot);
         }
         if lacking.len() as u64 <= available { Ok(false) } else { Err(Refusal::Full) }
-    }
-}
-
-impl Host {
-    /// Whether new records may need more slots than are free. Engines find space before they
-    /// give out an LSN; one that does not must not make what was promised to others fail.
-    pub(super) fn lacks_slots(&mut self, at: VolIx, new: &[Record]) -> bool {
-        let writes = || {
-            let ranges = new.iter().filter_map(|record| match &record.op {
-                RecordOp::Write { range, .. } => Some(*range),
-                RecordOp::Discard { .. } | RecordOp::EpochStart | RecordOp::Resize { .. } => None,
-            });
-            ranges.flat_map(|range| range.slots().map(|(slot, _)| slot))
-        };
-        let available = self.space.available(&self.store);
-        // All of them, however often: nearly always there is room, and no need to look.
-        if writes().count() as u64 <= available {
-            return false;
-        }
-        let mut slots: Vec<SlotNo> = writes().collect();
-        slots.sort_unstable();
-        slots.dedup();
-        let Some(volume) = self.volumes[at.0 as usize].as_ref() else { return false };
-        let mut wanted = 0;
-        for slot in slots {
-            let spoken_for = volume.index.get(slot).is_some_and(SlotEntry::wants_space);
-            if !spoken_for && !self.space.is_mapped(&mut self.store, volume.id, slot) {
-                wanted += 1;
-            }
-        }
-        wanted > available
     }
 }
 

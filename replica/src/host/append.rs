@@ -91,9 +91,6 @@ impl Host {
         }
         let accepted = volume.log.accept(volume.history, append)?;
         self.may_take(at, volume, &append.records[accepted.known..])?;
-        if self.lacks_slots(at, &append.records[accepted.known..]) {
-            return Err(Refusal::Full);
-        }
         let plenty = self.may_place(at, &append.records[accepted.known..])?;
         for record in append.records.drain(..).skip(accepted.known) {
             self.take_record(at, record, plenty);
