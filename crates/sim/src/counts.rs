@@ -164,7 +164,7 @@ counts! {
     writes_acked,
     /// Writes whose outcome their clients never learnt.
     unknown_outcomes,
-    /// Those of them that were decided: a newer connection of the client changed something.
+    /// Blocks of such writes that were decided: a newer connection of the client changed something.
     late_writes_decided,
     /// Clients that gave a node up.
     clients_left,

@@ -128,10 +128,15 @@ impl SimDisk {
         self.aim = None;
         let live = &self.files[file].live;
         let after: Vec<PageData> = change.pages.iter().map(content_of).collect();
-        let before_at = |first: u64| (first..first + after.len() as u64).map(|page| live.page(page));
-        let meant =
-            Span { first: change.first, before: before_at(change.first).collect(), after: after.clone() };
-        let hit = to.map(|to| Span { first: to, before: before_at(to).collect(), after: after.clone() });
+        let before_at =
+            |first: u64| (first..first + after.len() as u64).map(|page| live.page(page));
+        let meant = Span {
+            first: change.first,
+            before: before_at(change.first).collect(),
+            after: after.clone(),
+        };
+        let hit =
+            to.map(|to| Span { first: to, before: before_at(to).collect(), after: after.clone() });
         self.counts.astray += 1;
         self.trace.note(&[9, file as u64, change.first, to.unwrap_or(u64::MAX)], || {
             let name = &self.files[file].name;

@@ -76,12 +76,8 @@ fn a_decided_write_is_seen_at_once_or_never() {
     assert!(!decided(&[('r', 1, 11, Some(12)), ('r', 2, 30, Some(31))]), "absent, then present");
     assert!(!decided(&[('r', 2, 11, Some(12)), ('r', 1, 30, Some(31))]), "present, then absent");
     assert!(!decided(&[('r', 2, 5, Some(6)), ('r', 1, 30, Some(31))]), "seen before");
-    let undecided = [
-        ('w', 1, 1, Some(2)),
-        ('w', 2, 3, None),
-        ('r', 1, 11, Some(12)),
-        ('r', 2, 30, Some(31)),
-    ];
+    let undecided =
+        [('w', 1, 1, Some(2)), ('w', 2, 3, None), ('r', 1, 11, Some(12)), ('r', 2, 30, Some(31))];
     assert!(holds(&undecided), "its engine may still commit it");
 }
 

@@ -4,6 +4,7 @@ use super::{
     Stop, World,
     node::{Call, Node, Phase},
 };
+use crate::scenario::observe::is_torn;
 use crate::{
     disk::Faults,
     invariants::{
@@ -11,7 +12,6 @@ use crate::{
     },
     model::Existence,
 };
-use crate::scenario::observe::is_torn;
 use holdfast_replica::{FsckOptions, Host, HostError, VolumeReport, fsck};
 use holdfast_types::{BlockNo, BlockRange, VolumeId};
 
