@@ -48,8 +48,7 @@ impl Desk {
 
     /// Whether the engine is to be told something.
     pub(super) fn waits(&self) -> bool {
-        !self.requests.borrow().is_empty()
-            || self.sessions.borrow().values().any(is_gone)
+        !self.requests.borrow().is_empty() || self.sessions.borrow().values().any(is_gone)
     }
 
     /// Tells the engine which sessions have ended: first, so that nothing of theirs is
