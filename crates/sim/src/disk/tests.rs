@@ -195,7 +195,8 @@ fn a_lost_write_is_acknowledged_and_never_there_until_it_is_made_good() {
     assert_eq!((bytes[0], bytes[4096]), (2, 1));
     let mut next = disk.power_cut_in(CutMood::KeepsAll, 1);
     assert_eq!(read(&mut next, &pool, "a", 2)[0], 2);
-    assert_eq!(next.astray("a").map(Wandered::pages).collect::<Vec<_>>(), [0..2]);
+    assert_eq!(next.astray("a").count(), 1);
+    assert_eq!(next.astray("a").map(Wandered::pages).next(), Some(0..2));
     // The second page was written since.
     let file = next.open("a", OpenMode::Existing).unwrap();
     next.run(write(file, 4096, page(&pool, 9, 1), true)).unwrap();
