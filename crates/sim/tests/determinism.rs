@@ -1,6 +1,8 @@
 //! One seed is one run, wherever it runs: two processes, which share no addresses and
 //! no hash keys, see the same events and commands in the same order.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use holdfast_sim::runs::Scenario;
 use std::{
     collections::BTreeSet,
