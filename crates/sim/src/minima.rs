@@ -77,14 +77,14 @@ const MATCHING: &[(&str, u64)] =
 const REIGNS: &[(&str, u64)] = &[
     ("cuts", 3_000),
     ("epochs", 5_000),
-    ("served", 2_500),
+    ("served", 2_200),
     ("truncations", 600),
-    ("mismatches", 4_000),
-    ("resets", 4_000),
+    ("mismatches", 3_300),
+    ("resets", 3_500),
     ("set_shrunk", 1_500),
     ("set_grown", 600),
-    ("catch_ups", 5_000),
-    ("writes_acked", 10_000),
+    ("catch_ups", 4_000),
+    ("writes_acked", 6_000),
 ];
 
 const CLUSTER: &[(&str, u64)] = &[

@@ -39,13 +39,14 @@ pub struct Hunt {
     pub breaks: Invariant,
 }
 
-/// Seeds of a scenario within which each of its mutants must be caught: a minute's worth at
+/// Seeds of a scenario within which each of its mutants must be caught: minutes' worth at
 /// most.
 #[must_use]
 pub const fn seeds_max(scenario: Scenario) -> u64 {
     match scenario {
-        Scenario::Reigns => 1000,
-        Scenario::Log | Scenario::Replica | Scenario::Matching | Scenario::Cluster => 200,
+        Scenario::Log | Scenario::Reigns => 1000,
+        Scenario::Cluster => 400,
+        Scenario::Replica | Scenario::Matching => 200,
         Scenario::EveryCut => 20,
     }
 }

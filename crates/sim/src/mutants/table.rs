@@ -271,7 +271,7 @@ pub const HUNTS: &[Hunt] = &[
         mutant: Mutant::PromiseRegresses,
         what: "a replica promises a lower epoch than it has promised before",
         places: &["replica/src/host/control.rs", "replica/src/host/log.rs"],
-        scenario: Scenario::Cluster,
+        scenario: Scenario::Reigns,
         breaks: I8PersistBeforePromise,
     },
     Hunt {

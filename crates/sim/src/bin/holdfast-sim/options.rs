@@ -9,7 +9,7 @@ usage: holdfast-sim [SCENARIO]... [--seeds N] [--from S] [--threads T]
        holdfast-sim SCENARIO --shrink SEED
        holdfast-sim [SCENARIO]... --hashes [--seeds N] [--from S]
 
-SCENARIO is log, replica, every-cut, matching or cluster; without one, all are run.
+SCENARIO is log, replica, every-cut, matching, reigns or cluster; without one, all are run.
 LESS leaves something out of what the seed draws: --only 3,7,12 (steps of the plan;
 `none` for none of them), --until N (no more turns, or milliseconds in which things
 go wrong), --volumes N, --clients N.

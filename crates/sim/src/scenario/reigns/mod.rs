@@ -63,6 +63,8 @@ struct World {
     granted: BTreeMap<Epoch, usize>,
     /// The highest that each engine was acknowledged, by replica.
     late: Vec<BTreeMap<Epoch, Ack>>,
+    /// What each replica has promised.
+    promised: Vec<Epoch>,
     /// Replicas that are handed nothing for now, a bit each.
     held: u32,
     pool: BufPool,
@@ -96,6 +98,7 @@ pub fn run_seed(seed: u64, trim: &Trim, trace: Trace) -> (Counts, Result<(), Vio
         ruling: Epoch::ZERO,
         granted: BTreeMap::new(),
         late: vec![BTreeMap::new(); members],
+        promised: vec![Epoch::ZERO; members],
         held: 0,
         pool: BufPool::new(POOL_BYTES),
         base: Instant::now(),

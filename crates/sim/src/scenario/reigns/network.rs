@@ -2,7 +2,9 @@
 //! handed what, and when.
 
 use super::{VOLUME, World};
-use crate::invariants::{Violation, i2_log_matching, i7_applied_is_committed, i10_bounded};
+use crate::invariants::{
+    Violation, i2_log_matching, i7_applied_is_committed, i8_persist_before_promise, i10_bounded,
+};
 use holdfast_engine::core::{Event, MemberId};
 use holdfast_replica::{ConnId, Credits, Output};
 use holdfast_types::Lsn;
@@ -245,8 +247,10 @@ impl World {
         lines.next().map(|line| &mut line.from)
     }
 
-    fn check(&self, at: usize) -> Result<(), Violation> {
+    fn check(&mut self, at: usize) -> Result<(), Violation> {
         let report = self.replicas[at].report();
+        i8_persist_before_promise::check_kept(at, self.promised[at], report.promised)?;
+        self.promised[at] = report.promised;
         i2_log_matching::check_log(at, &self.lineage, &report)?;
         i7_applied_is_committed::check_report(at, &self.lineage, &report)
     }
