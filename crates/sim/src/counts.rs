@@ -62,6 +62,20 @@ counts! {
     rejoins,
     /// Operations that the disk failed with EIO.
     io_errors,
+    /// Disks made slow.
+    slow_disks,
+    /// Disks filled up by others.
+    full_disks,
+    /// Disks that had room again.
+    room_again,
+    /// Disks that failed operations for a while.
+    broken_disks,
+    /// Writes lost or misdirected.
+    astray,
+    /// Those of them that nothing could have noticed, and that were carried out late.
+    made_good,
+    /// Writes of engines that are gone, decided as another serves.
+    writes_decided,
     /// Disks that latched as failed.
     disks_failed,
     /// Operations that the disk failed with ENOSPC.

@@ -106,6 +106,18 @@ const CLUSTER: &[(&str, u64)] = &[
     ("kills", 450),
     ("pauses", 300),
     ("pauses_beyond_lease", 250),
+    // What disks do beside that, and what comes of it.
+    ("slow_disks", 200),
+    ("full_disks", 100),
+    ("no_space", 330),
+    ("space_refused", 300),
+    ("broken_disks", 150),
+    ("disks_failed", 40),
+    ("bit_flips", 100),
+    ("astray", 80),
+    ("suspect_logs", 50),
+    ("rejoins", 60),
+    ("writes_decided", 3_000),
     // The network and the metadata group.
     ("partitions", 700),
     ("one_way", 400),

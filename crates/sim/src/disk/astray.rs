@@ -86,6 +86,17 @@ impl SimDisk {
         self.wandered.iter().filter(move |wandered| Some(wandered.file) == file)
     }
 
+    /// Whether anything went astray, or will.
+    #[must_use]
+    pub fn is_astray(&self) -> bool {
+        self.aim.is_some() || !self.wandered.is_empty()
+    }
+
+    /// What went astray so far stays as it is.
+    pub fn forget_astray(&mut self) {
+        self.wandered.clear();
+    }
+
     /// Carries out, late, what went astray in the file called `name`, and puts back what it
     /// hit; pages that were written since stay as they are.
     pub fn make_good(&mut self, name: &str) {

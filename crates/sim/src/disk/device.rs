@@ -42,7 +42,10 @@ impl Disk for SimDisk {
         Ok(match self.options.device {
             true => 0,
             false if self.faults().full => 0,
-            false => self.options.capacity_bytes.saturating_sub(self.allocated_bytes()),
+            false => {
+                let used = self.allocated_bytes() + self.taken_bytes;
+                self.options.capacity_bytes.saturating_sub(used)
+            }
         })
     }
 

@@ -134,7 +134,7 @@ impl SimDisk {
         let missing = change.pages.iter().enumerate().filter(|page| needs(*page)).count() as u64;
         let wanted = self.allocated_bytes() + missing * PAGE_BYTES as u64;
         let full = self.faults().full;
-        if missing == 0 || (wanted <= self.options.capacity_bytes && !full) {
+        if missing == 0 || (wanted + self.taken_bytes <= self.options.capacity_bytes && !full) {
             return None;
         }
         let mut error = error(name, op.kind.name(), op, "no space left");

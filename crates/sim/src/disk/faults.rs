@@ -45,6 +45,17 @@ impl SimDisk {
         self.faults_until_ns = Some(until_ns);
     }
 
+    /// Others take, or give back, space beside the files here; so much of it is theirs now.
+    pub fn set_taken(&mut self, bytes: u64) {
+        self.taken_bytes = bytes;
+    }
+
+    /// Space that others have taken.
+    #[must_use]
+    pub fn taken(&self) -> u64 {
+        self.taken_bytes
+    }
+
     /// What goes wrong now.
     #[must_use]
     pub fn faults(&self) -> Faults {

@@ -74,6 +74,8 @@ pub struct SimDisk {
     faults: Faults,
     /// Until then; `None`: for good.
     faults_until_ns: Option<u64>,
+    /// Space that others have taken.
+    taken_bytes: u64,
     aim: Option<Aim>,
     wandered: Vec<Wandered>,
     files: Vec<SimFile>,
@@ -183,6 +185,7 @@ impl SimDisk {
             options,
             faults: Faults::NONE,
             faults_until_ns: None,
+            taken_bytes: 0,
             aim: None,
             wandered: Vec::new(),
             files,
@@ -203,6 +206,7 @@ impl SimDisk {
         if self.faults_until_ns.is_some() {
             (disk.faults, disk.faults_until_ns) = (self.faults, self.faults_until_ns);
         }
+        disk.taken_bytes = self.taken_bytes;
         (disk.aim, disk.wandered) = (self.aim, self.wandered.clone());
         disk
     }

@@ -22,6 +22,15 @@ pub fn check_unapplied(bytes: u64, limit: u64) -> Result<(), Violation> {
     })
 }
 
+/// A replica gives its disk up only if that has failed, not for want of room or order.
+pub fn check_given_up(
+    node: usize,
+    failed: bool,
+    error: &dyn std::fmt::Display,
+) -> Result<(), Violation> {
+    ensure(I10Bounded, failed, || format!("node {node} gives up a disk that works: {error}"))
+}
+
 /// Something that must end did not.
 #[must_use]
 pub fn stalled(what: &str) -> Violation {

@@ -6,7 +6,21 @@
 
 use super::{Invariant::I9NoSilentCorruption, Violation, ensure};
 use crate::model::VolumeModel;
+use holdfast_replica::SlotDigest;
 use holdfast_types::{BlockNo, Lsn};
+
+/// What a replica says that it holds, under damaged data: the truth, if it says anything.
+pub fn check_digest(
+    what: &str,
+    expected: &[SlotDigest],
+    found: &[SlotDigest],
+) -> Result<(), Violation> {
+    let differ = expected.iter().zip(found).find(|(expected, found)| expected != found);
+    ensure(I9NoSilentCorruption, expected == found, || match differ {
+        Some((expected, found)) => format!("{what}: {found:?} instead of {expected:?}"),
+        None => format!("{what}: {} slots instead of {}", found.len(), expected.len()),
+    })
+}
 
 /// A block reported as a hole must read as zeroes.
 pub fn check_hole(

@@ -41,6 +41,18 @@ pub(super) enum Blow {
     CutLogWrite,
     /// A machine loses power, and again while it recovers from that.
     CutRecovery,
+    /// A process takes no turns for longer than any lease, and than its members wait.
+    LongPause,
+    /// A disk takes many times as long.
+    SlowDisk,
+    /// A disk has no room for anything new.
+    FullDisk,
+    /// A disk fails operations; the node is restarted later.
+    BrokenDisk,
+    /// A bit flips in what a disk stores.
+    FlipData,
+    /// A disk loses a write, or carries it out elsewhere.
+    Astray,
 }
 
 /// Parts of a whole for each kind of blow: everything, now and then.
@@ -62,6 +74,12 @@ const MIXED: &[(Blow, u64)] = &[
     (Blow::CutCheckpoint, 8),
     (Blow::CutLogWrite, 10),
     (Blow::CutRecovery, 4),
+    (Blow::LongPause, 2),
+    (Blow::SlowDisk, 4),
+    (Blow::FullDisk, 3),
+    (Blow::BrokenDisk, 4),
+    (Blow::FlipData, 2),
+    (Blow::Astray, 3),
 ];
 /// Engines move all the time, and the old ones live on.
 const HAND_OVERS: &[(Blow, u64)] = &[(Blow::HandOver, 60), (Blow::Attach, 20), (Blow::Slow, 20)];
@@ -83,6 +101,16 @@ const NETWORK: &[(Blow, u64)] = &[
     (Blow::Slow, 20),
 ];
 
+/// Disks.
+const DISKS: &[(Blow, u64)] = &[
+    (Blow::SlowDisk, 20),
+    (Blow::FullDisk, 15),
+    (Blow::BrokenDisk, 20),
+    (Blow::FlipData, 10),
+    (Blow::Astray, 20),
+    (Blow::Cut, 20),
+];
+
 /// How often what goes wrong.
 #[derive(Clone, Debug)]
 pub(super) struct Temper {
@@ -102,10 +130,11 @@ impl Temper {
     }
 
     pub(super) fn draw(rng: &mut SimRng) -> Self {
-        match rng.within(0..10) {
+        match rng.within(0..12) {
             0..3 => Self::of(2500 * MS, HAND_OVERS),
             3..5 => Self::of(1500 * MS, POWER),
             5..7 => Self::of(1500 * MS, NETWORK),
+            7..9 => Self::of(1500 * MS, DISKS),
             _ => Self::of(1500 * MS, &[]),
         }
     }

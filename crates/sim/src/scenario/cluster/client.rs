@@ -441,7 +441,8 @@ impl World {
 
     /// Whether every client was answered something since `operations`.
     pub(super) fn clients_are_served(&self) -> bool {
-        self.clients.iter().all(|client| matches!(client.way, Way::Open(_)) && client.answered)
+        let mut asking = self.clients.iter().filter(|client| !self.is_beyond_help(client.volume));
+        asking.all(|client| matches!(client.way, Way::Open(_)) && client.answered)
     }
 
     /// Holds what every client has seen against an order of it.

@@ -35,8 +35,19 @@ pub(super) struct Machine {
     /// It loses power when its next process has done so many operations of its recovery; and
     /// what that draws.
     pub(super) cut_opening: Option<(u64, u64)>,
+    /// Operations that its disk had failed when its process started.
+    pub(super) io_errors: u64,
     /// Something in its log was damaged on purpose.
     pub(super) damaged: bool,
+    /// Something in its store was: what it answers is right, or an error.
+    pub(super) harmed: bool,
+}
+
+impl Machine {
+    /// Its disk has lost something, or may find out that it has.
+    pub(super) fn is_hurt(&self) -> bool {
+        self.damaged || self.harmed || self.disk.is_astray()
+    }
 }
 
 /// What a machine does.

@@ -26,6 +26,7 @@ mod coded;
 mod desk;
 mod forget;
 mod frontend;
+mod harm;
 mod input;
 mod inward;
 mod machine;
@@ -101,6 +102,8 @@ enum What {
     Mend(u64),
     /// The metadata group has its quorum again.
     Return,
+    /// A node whose disk has failed is restarted.
+    Restart { node: usize, life: u64, seed: u64 },
 }
 
 /// A question on its way to the metadata group.
@@ -130,8 +133,6 @@ struct VolumeFacts {
     replicas: BTreeMap<usize, ReplicaId>,
     /// Where it was attached last.
     home: usize,
-    /// Nodes whose log was damaged: liveness may need a person.
-    damaged: bool,
 }
 
 /// A cluster and everything around it.

@@ -3,6 +3,7 @@
 use super::{
     What, World,
     client::LOOSE_BLOCKS_FROM,
+    harm::OPEN_AGAIN_NS,
     machine::{Input, Machine, MachineState, Process},
     plan,
     shape::{MS, Shape},
@@ -10,7 +11,7 @@ use super::{
 };
 use crate::{
     clock::SimClock,
-    disk::SimDisk,
+    disk::{Faults, SimDisk},
     history::History,
     invariants::{Violation, i5_nothing_acknowledged_is_lost},
     metadata::{Metadata, QuestionId},
@@ -55,6 +56,7 @@ impl World {
         for node in 0..shape.nodes {
             let mut rng = SimRng::nth(seed, "machine", node);
             let mut disk = SimDisk::new(rng.bits(), shape.disk, trace.of_node(node));
+            disk.set_taken(shape.taken_bytes());
             if let Err(error) = Host::format(&mut disk, &shape.format) {
                 return Err(i5_nothing_acknowledged_is_lost::check_opens(&error));
             }
@@ -69,7 +71,9 @@ impl World {
                 rng,
                 aim: None,
                 cut_opening: None,
+                io_errors: 0,
                 damaged: false,
+                harmed: false,
             });
         }
         let places = shape.nodes + shape.clients;
@@ -186,7 +190,6 @@ impl World {
             held: replicas.keys().map(|node| (*node, Held::default())).collect(),
             replicas,
             home,
-            damaged: false,
         });
     }
 
@@ -211,15 +214,23 @@ impl World {
             }
             machine.disk.power_stays_on();
         }
-        let damaged = machine.damaged;
+        let damaged = machine.damaged || machine.harmed;
+        let failing = machine.disk.faults() != Faults::NONE;
         let (host, report) = match opened {
             Ok(opened) => opened,
+            Err(_) if failing => {
+                machine.disk = machine.disk.killed(now_ns);
+                let life = machine.life;
+                self.sched.after(OPEN_AGAIN_NS, What::Start(node, life));
+                return Ok(());
+            }
             // Damage that no log can be read through; the node stays down.
             Err(_) if damaged => return Ok(()),
             Err(error) => return Err(i5_nothing_acknowledged_is_lost::check_opens(&error)),
         };
         let up_ns = machine.disk.now_ns();
         machine.state = MachineState::Up;
+        machine.io_errors = machine.disk.counts().io_errors;
         machine.life += 1;
         self.counts.recoveries += 1;
         self.counts.records_recovered += report.records;
@@ -229,6 +240,9 @@ impl World {
             format!("{node}: STARTS, {} records in the log: {}", report.records, report.end)
         });
         i5_nothing_acknowledged_is_lost::check_trusted(damaged, report.suspect, &report.end)?;
+        if report.suspect {
+            self.damaged(node);
+        }
         self.watch_opened(node, &host)?;
         let machine = &mut self.machines[node];
         let now_ms = machine.clock.ms(now_ns);
@@ -276,6 +290,7 @@ impl World {
         self.counts.changes_kept += fate.kept;
         self.counts.changes_lost += fate.lost;
         self.counts.changes_torn += fate.torn;
+        self.settle_astray(node, seed);
         for end_at in self.net.ends_at(node) {
             let within_ns = if end == End::Cut { CUT_TOLD_NS } else { KILL_TOLD_NS };
             self.net.break_from(now_ns, end_at, within_ns);
@@ -344,13 +359,8 @@ impl World {
         let bit = rng.within(0..HEADER_BITS) as usize;
         let disk = &mut self.machines[node].disk;
         if disk.flip_bit("wal", durable[last - back] / 4096, bit).is_some() {
-            self.machines[node].damaged = true;
+            self.damaged(node);
             self.counts.bit_flips += 1;
-            for volume in &mut self.volumes {
-                // With another replica left, the damaged one starts over from it.
-                let is_sole = volume.replicas.len() == 1;
-                volume.damaged |= is_sole && volume.replicas.contains_key(&node);
-            }
         }
     }
 

@@ -356,8 +356,8 @@ impl World {
         }
         let tag = process.own_tag();
         process.creating.insert(tag, (id, replica));
-        let blocks = volume.size_bytes / BLOCK_BYTES as u64;
-        let new = NewVolume { volume: id, replica, history: volume.history, blocks };
+        // Its size is in the log, from its first epoch on.
+        let new = NewVolume { volume: id, replica, history: volume.history, blocks: 0 };
         process.host.create_volume(tag, &new);
     }
 

@@ -375,6 +375,7 @@ impl World {
         tag: u64,
         result: Result<Reply, BlockError>,
     ) -> Result<(), Violation> {
+        self.counts.space_refused += u64::from(matches!(result, Err(BlockError::NoSpace)));
         if let (true, Some(id)) = (result.is_ok(), seat.desk.write_of(session, tag)) {
             self.watch_reply(seat, id)?;
         }

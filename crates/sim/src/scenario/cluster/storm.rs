@@ -4,7 +4,7 @@
 use super::{
     What, World,
     blow::Blow,
-    machine::{Aim, MachineState, Use},
+    machine::{Aim, Machine, MachineState, Use},
     operate::End,
     plan::Planned,
     shape::{MS, SECOND},
@@ -16,6 +16,8 @@ use std::ops::Range;
 
 /// How long a process is paused.
 const PAUSE_NS: Range<u64> = 50 * MS..4000 * MS;
+/// Longer than every lease, and than members are waited for.
+const LONG_PAUSE_NS: Range<u64> = 4500 * MS..10_000 * MS;
 /// How long a node stays down.
 const DOWN_NS: Range<u64> = 20 * MS..6000 * MS;
 /// Operations of a recovery after which the power fails.
@@ -82,6 +84,15 @@ impl World {
             }
             Blow::Resize => self.grow(rng),
             Blow::Damage => self.damage(rng),
+            Blow::LongPause => {
+                let for_ns = rng.within(LONG_PAUSE_NS);
+                self.pause(node, for_ns);
+            }
+            Blow::SlowDisk => self.slow_disk(node, rng),
+            Blow::FullDisk => self.fill_disk(node, rng),
+            Blow::BrokenDisk => self.break_disk(node, rng),
+            Blow::FlipData => self.flip_data(node, rng),
+            Blow::Astray => self.lead_astray(node, rng),
             Blow::CutCheckpoint => self.machines[node].aim = Some((Aim::Checkpoint, rng.bits())),
             Blow::CutLogWrite => self.machines[node].aim = Some((Aim::LogWrite, rng.bits())),
             Blow::CutRecovery => {
@@ -244,7 +255,7 @@ impl World {
     /// One replica lags a little; then all lose power, and of the other two, which hold what
     /// was acknowledged meanwhile, one comes back late and the other with a damaged log.
     fn damage(&mut self, rng: &mut SimRng) {
-        let damaged = self.machines.iter().any(|machine| machine.damaged);
+        let damaged = self.machines.iter().any(Machine::is_hurt);
         let all_up = self.machines.iter().all(|machine| machine.state == MachineState::Up);
         if damaged || !all_up || !self.net.weather().is_whole() {
             return;

@@ -1,12 +1,12 @@
 //! Everything that happens in a cluster, held against the invariants while it happens.
 
-use super::{World, machine::Process, seat::Seat};
+use super::{VolumeFacts, World, machine::Process, seat::Seat};
 use crate::{
     disk::CutMood,
     invariants::{
         Invariant::I8PersistBeforePromise, Violation, ensure, i1_one_writer, i2_log_matching,
         i3_commit_is_forever, i4_acked_means_committed, i7_applied_is_committed,
-        i8_persist_before_promise,
+        i8_persist_before_promise, i10_bounded,
     },
     model::{Point, WriteId},
     net::ConnId as NetConn,
@@ -32,7 +32,7 @@ pub(super) struct Held {
 
 impl Held {
     /// What its log must reach after a crash.
-    fn floor(&self) -> Lsn {
+    pub(super) fn floor(&self) -> Lsn {
         let truncated = self.truncate.map_or(Lsn::new(u64::MAX), |(_, last)| last);
         self.durable.lsn.min(truncated)
     }
@@ -78,6 +78,7 @@ impl World {
                     i2_log_matching::check_sent(seat.volume, sent)?;
                 }
                 Command::CatchUp { .. } => self.counts.catch_ups += 1,
+                Command::Serving => self.watch_serving(index, seat.epoch),
                 Command::Read { .. } => {
                     let elsewhere = self.machines.iter().enumerate().any(|(other, machine)| {
                         other != node
@@ -91,6 +92,14 @@ impl World {
             }
         }
         self.watch_commit(index, seat)
+    }
+
+    /// An engine serves: what earlier ones had not committed by now they never will.
+    fn watch_serving(&mut self, index: usize, epoch: Epoch) {
+        let moment = self.next_moment();
+        let VolumeFacts { lineage, clients, .. } = &mut self.volumes[index];
+        let gone = |id| lineage.record_of(id).is_some_and(|record| record.epoch < epoch);
+        self.counts.writes_decided += clients.decide(moment, gone);
     }
 
     fn watch_commit(&mut self, index: usize, seat: &mut Seat) -> Result<(), Violation> {
@@ -153,7 +162,7 @@ impl World {
         };
         let volume = &self.volumes[index];
         let Some(found) = Self::report_of(&host, volume.id) else { return Ok(()) };
-        if report.suspect || self.machines[node].damaged {
+        if report.suspect || self.machines[node].is_hurt() {
             return Ok(());
         }
         self.counts.disks_compared += 1;
@@ -207,20 +216,35 @@ impl World {
                     }
                 }
             }
-            // A replica with a damaged log may have started over, and then the others of its
-            // disk have dropped what is not known to be committed.
+            Event::DiskFailed(error) => {
+                self.disk_failed(node);
+                let machine = &self.machines[node];
+                let failed = machine.disk.counts().io_errors > machine.io_errors;
+                i10_bounded::check_given_up(node, failed || machine.is_hurt(), error)?;
+            }
             Event::VolumeChanged { result: Ok(()), .. } if self.machines[node].damaged => {
-                for report in host.volumes() {
-                    let Some(index) = self.volume_of(report.volume) else { continue };
-                    let Some(held) = self.volumes[index].held.get_mut(&node) else { continue };
-                    if report.last_lsn < held.durable.lsn {
-                        held.durable = end_of(&report, report.last_lsn);
-                    }
-                }
+                self.watch_rejoin(node, host);
             }
             _ => {}
         }
         Ok(())
+    }
+
+    /// A replica with a damaged log may have started over, and then the others of its disk have
+    /// dropped what is not known to be committed. Once none of a node is suspect any more, its log
+    /// is a new one, and what it says counts again.
+    fn watch_rejoin(&mut self, node: usize, host: &Host) {
+        let reports = host.volumes();
+        for report in &reports {
+            let Some(index) = self.volume_of(report.volume) else { continue };
+            let Some(held) = self.volumes[index].held.get_mut(&node) else { continue };
+            if report.last_lsn < held.durable.lsn {
+                held.durable = end_of(report, report.last_lsn);
+            }
+        }
+        if reports.iter().all(|report| !report.suspect) {
+            self.machines[node].damaged = false;
+        }
     }
 
     /// What leaves a node for an engine: nothing that is not on its disk.
