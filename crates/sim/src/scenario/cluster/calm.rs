@@ -200,12 +200,11 @@ impl World {
         };
         let node_of = |member: &holdfast_meta::Member| self.node_of(member.node);
         let nodes: Vec<usize> = truth.set.members.iter().filter_map(node_of).collect();
-        let machine = |node: &&usize| &self.machines[**node];
-        let sound = |node: &&usize| {
-            !machine(node).damaged
-                && !(machine(node).harmed && machine(node).state == MachineState::Down)
+        let lost = |node: &usize| {
+            let machine = &self.machines[*node];
+            machine.damaged || (machine.harmed && machine.state == MachineState::Down)
         };
-        let (sound, all) = (nodes.iter().filter(sound).count(), nodes.len());
+        let (sound, all) = (nodes.iter().filter(|node| !lost(node)).count(), nodes.len());
         let commits = |all: usize| 2 * sound > all;
         let shrinks = all > usize::from(truth.min_replicas) && commits(all - 1);
         let hurt = |node: &usize| self.is_excused(*node) || self.machines[*node].damaged;
