@@ -4,7 +4,7 @@
 
 use super::{
     PhysSlot, StoreError,
-    page::{Child, PAGE_BYTES, TreeKind, check},
+    page::{Child, PAGE_BYTES, SLOT_PAGES, TreeKind, check},
     pages::PagePool,
     slots::{Slots, Use},
     superblock::{Copy, Root, SUPERBLOCK_BYTES, Superblock, choose},
@@ -239,6 +239,11 @@ impl Image {
         wanted: &[Wanted],
         mut each: impl FnMut(&mut Self, u64, &Buf),
     ) -> Result<(), StoreError> {
+        // A page that lies beyond all slots cannot be read, nor its place be calculated with.
+        let there = self.slots.count() * SLOT_PAGES;
+        let (wanted, beyond): (Vec<Wanted>, Vec<Wanted>) =
+            wanted.iter().partition(|(_, _, child)| child.page < there);
+        self.faults.extend(beyond.iter().map(|(_, _, child)| Fault::PagePlace(child.page)));
         for batch in wanted.chunks(READS) {
             let pages = self.read_batch(disk, pool, batch)?;
             for (at, (level, index, child)) in batch.iter().enumerate() {
@@ -342,7 +347,9 @@ fn open_files(
     superblock: FileId,
     layout: &Superblock,
 ) -> Result<Files, StoreError> {
-    let wal_end = layout.wal_base + layout.config.ring_bytes();
+    let Some(wal_end) = layout.wal_base.checked_add(layout.config.ring_bytes()) else {
+        return Err(StoreError::Damaged("superblock holds values out of range".to_owned()));
+    };
     let Some(data_end) = layout
         .slots
         .checked_mul(SLOT_BYTES as u64)

@@ -47,6 +47,9 @@ pub(super) const SUPERBLOCK_BYTES: u64 = 2 * PAGE_BYTES as u64;
 const MAGIC: [u8; 8] = *b"HOLDFAST";
 const FLAG_DEVICE: u32 = 1;
 const BLOCK_METADATA_BYTES: u32 = 4;
+/// No position, incarnation, LSN or epoch gets as far as this; whoever adds to one that was read
+/// need not fear that it overflows.
+pub(super) const COUNTER_MAX: u64 = 1 << 62;
 
 /// A tree's root as stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,7 +157,8 @@ impl Superblock {
             && heights.contains(&states.height)
             && u32_at(page, 152) == BLOCK_METADATA_BYTES
             && u64_at(page, 32) > 0
-            && u64_at(page, 96) <= u64_at(page, 88);
+            && u64_at(page, 96) <= u64_at(page, 88)
+            && [160, 168, 176].iter().all(|at| u64_at(page, *at) < COUNTER_MAX);
         let Ok(config) = config else {
             return Copy::Damaged("superblock holds an impossible WAL shape".to_owned());
         };

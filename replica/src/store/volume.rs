@@ -21,6 +21,7 @@
 use super::{
     codec::{bytes_at, put, u32_at, u64_at},
     page::{Child, Page, TreeKind, blank},
+    superblock::COUNTER_MAX,
     tree::{HEIGHT_MAX, Tree},
 };
 use holdfast_types::{Epoch, EpochSpan, HistoryId, Lsn, ReplicaId, VolumeId};
@@ -135,6 +136,10 @@ impl Volume {
         if spans > EPOCH_SPANS_MAX
             || !(1..=HEIGHT_MAX).contains(&height)
             || flags & !(FLAG_SUSPECT | FLAG_REMOVING) != 0
+            || [80, 88, 96, 104, FETCHED_AT].iter().any(|at| u64_at(page, *at) >= COUNTER_MAX)
+            || page[SPANS_AT..][..spans * SPAN_BYTES]
+                .chunks_exact(8)
+                .any(|number| u64_at(number, 0) >= COUNTER_MAX)
         {
             return Err(format!("the page of volume {volume} holds values out of range"));
         }
