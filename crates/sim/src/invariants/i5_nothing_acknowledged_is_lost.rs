@@ -53,6 +53,13 @@ pub fn check_trusted(damaged: bool, suspect: bool, end: &str) -> Result<(), Viol
     })
 }
 
+/// A replica that a node had said to be there is there, unless its disk was damaged.
+pub fn check_replica(damaged: bool, node: usize) -> Result<(), Violation> {
+    ensure(I5NothingAcknowledgedIsLost, damaged, || {
+        format!("a replica that was created on node {node} is gone")
+    })
+}
+
 /// A read that fails on a disk that nothing damaged was of data lost by the store.
 pub fn check_read_error(
     volume: &VolumeModel,

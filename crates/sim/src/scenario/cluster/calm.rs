@@ -184,7 +184,8 @@ impl World {
     }
 
     /// What a node stores was damaged: it answers what is right, or an error, and nothing
-    /// heals it yet, so nothing is asked of it. Nor of one whose log cannot be read at all.
+    /// heals it yet, so nothing is asked of it. Nor of one whose log cannot be read at all, or has
+    /// lost that a replica was created.
     fn is_excused(&self, node: usize) -> bool {
         let machine = &self.machines[node];
         machine.harmed || (machine.damaged && machine.state == MachineState::Down)

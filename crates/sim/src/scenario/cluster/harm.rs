@@ -192,7 +192,7 @@ impl World {
     }
 
     /// A replica that was said to be there is not.
-    fn lacks_replica(&self, node: usize, host: &Host) -> bool {
+    pub(super) fn lacks_replica(&self, node: usize, host: &Host) -> bool {
         let id = self.machines[node].id;
         self.metadata.catalogue().volumes().any(|volume| {
             let mut here = volume.set.all().filter(|member| member.node == id && member.ready);

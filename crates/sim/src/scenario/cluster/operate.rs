@@ -243,6 +243,11 @@ impl World {
         if report.suspect {
             self.damaged(node);
         }
+        if self.lacks_replica(node, &host) {
+            i5_nothing_acknowledged_is_lost::check_replica(damaged, node)?;
+            // Its creation was in what was damaged. It is never made again under its name.
+            self.machines[node].harmed = true;
+        }
         self.watch_opened(node, &host)?;
         let machine = &mut self.machines[node];
         let now_ms = machine.clock.ms(now_ns);
