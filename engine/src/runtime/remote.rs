@@ -1,7 +1,12 @@
 //! A member of a replica set that is on another node: the stream to it, which is opened
 //! again whenever it ends, and what passes on it.
 
-use super::{backoff::Backoff, driver::Inner, link::Link, volume::Volume};
+use super::{
+    backoff::Backoff,
+    driver::Inner,
+    link::{Link, SEND_STALL_MS},
+    volume::Volume,
+};
 use crate::core::{CatchUp, Command, Event, MemberId, OpTag};
 use holdfast_io::{DiskError, DiskErrorKind};
 use holdfast_replica::{Credits, ReadError};
@@ -12,7 +17,7 @@ use holdfast_wire::{
     peer::Purpose,
 };
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::{HashMap, hash_map::Entry},
     rc::Rc,
     time::Duration,
@@ -21,6 +26,9 @@ use tokio::time::sleep;
 
 /// When the engine has stopped, a stream that still has something to send is given so long.
 const FINISH_MAX: Duration = Duration::from_secs(2);
+/// A peer that answers no fence for so long is connected anew, though its node answers for others:
+/// twice what a stream may stall, since a promise is a write to a disk that may be slow.
+const FENCE_ANSWER_MAX_MS: u64 = 2 * SEND_STALL_MS;
 
 /// One remote member of an attached volume.
 pub(super) struct Remote {
@@ -30,6 +38,9 @@ pub(super) struct Remote {
     link: RefCell<Option<Rc<Link>>>,
     /// Questions on this stream that it has yet to answer, and how many blocks they are about.
     questions: RefCell<HashMap<u64, u64>>,
+    /// A fence on this stream has no answer yet, and since when that has been seen.
+    fenced: Cell<bool>,
+    fenced_ms: Cell<Option<u64>>,
     error: RefCell<Option<String>>,
 }
 
@@ -41,6 +52,8 @@ impl Remote {
             replica,
             link: RefCell::default(),
             questions: RefCell::default(),
+            fenced: Cell::new(false),
+            fenced_ms: Cell::new(None),
             error: RefCell::default(),
         }
     }
@@ -85,10 +98,27 @@ impl Remote {
         }
     }
 
-    /// Cuts the stream if its peer takes nothing, or its node is silent.
+    /// A fence goes out.
+    fn fence(&self) {
+        if !self.fenced.replace(true) {
+            self.fenced_ms.set(None);
+        }
+    }
+
+    /// No fence is under way any more.
+    fn answered_fence(&self) {
+        self.fenced.set(false);
+    }
+
+    /// Cuts the stream if its peer takes nothing or answers no fence, or its node is silent.
     pub(super) fn check(&self, inner: &Inner, now_ms: u64) {
         if let Some(link) = &*self.link.borrow() {
             link.check_stall(now_ms);
+            let since_ms = self.fenced_ms.get().unwrap_or(now_ms);
+            self.fenced_ms.set(self.fenced.get().then_some(since_ms));
+            if self.fenced.get() && now_ms.saturating_sub(since_ms) > FENCE_ANSWER_MAX_MS {
+                link.kill(format!("it answered no fence for {FENCE_ANSWER_MAX_MS} ms"));
+            }
             if inner.is_silent(self.node, link.opened_ms(), now_ms) {
                 link.kill(format!("its node answered nothing for {} ms", inner.silent_ms()));
             }
@@ -182,16 +212,20 @@ pub(super) async fn keep(inner: Rc<Inner>, volume: Rc<Volume>, at: usize) {
                 let (pool, now_ms) = (inner.pool.clone(), inner.clock.now_ms());
                 let outgoing = inner.outgoing.clone();
                 let link = Link::new(stream, pool, Kinds::FROM_REPLICA, outgoing, now_ms);
-                remote.error.take();
                 remote.questions.borrow_mut().clear();
+                remote.answered_fence();
                 *remote.link.borrow_mut() = Some(link.clone());
                 volume.tell(Event::MemberUp { member: remote.member });
                 let take = |frame| {
                     let Frame::FromReplica(message) = frame else {
                         unreachable!("the link takes no other kinds");
                     };
+                    if matches!(message, FromReplica::Promised(_)) {
+                        remote.answered_fence();
+                    }
                     if matches!(message, FromReplica::Promised(Ok(_))) {
                         backoff = Backoff::default();
+                        remote.error.take();
                     }
                     volume.tell(remote.event(volume.id(), message)?);
                     Ok(())
@@ -229,7 +263,10 @@ impl Volume {
     pub(super) fn carry_out(&self, remote: &Remote, command: Command) -> Option<Vec<Record>> {
         let message = match command {
             Command::Append { append, .. } => return Some(remote.append(append)),
-            Command::Fence { fence, session, .. } => ToReplica::Fence(fence, session),
+            Command::Fence { fence, session, .. } => {
+                remote.fence();
+                ToReplica::Fence(fence, session)
+            }
             Command::Truncate { truncate, .. } => ToReplica::Truncate(truncate),
             Command::Commit { lsn, .. } => ToReplica::Commit(lsn),
             Command::Read { tag, epoch, at, range, .. } => {

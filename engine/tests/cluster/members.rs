@@ -2,7 +2,13 @@
 
 use super::{client::Client, rig::*, writes::work};
 use holdfast_engine::runtime::{AttachError, MemberState};
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 /// A short absence: the engine still has what was missed, if it was nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -78,11 +84,12 @@ async fn a_stream_that_stalls_is_cut_and_writes_go_on() {
     cluster.attach(0).await.unwrap();
     cluster.until_level(0).await;
     cluster.gates[2].hold_streams(true);
-    let longest = cluster.shard(0).run(|shard| async move {
+    let cut = Arc::new(AtomicBool::new(false));
+    let over = cut.clone();
+    let longest = cluster.shard(0).run(move |shard| async move {
         let client = Client::new(&shard, VOLUME);
-        let (began, mut longest, mut round) = (Instant::now(), Duration::ZERO, 0u64);
-        // Until what the sockets take is full, and for as long as a stall may last.
-        while began.elapsed() < Duration::from_secs(9) {
+        let (mut longest, mut round) = (Duration::ZERO, 0u64);
+        while !over.load(Ordering::Relaxed) {
             let write = Instant::now();
             let offset = round % 30 * (1 << 20);
             client.write(offset, &vec![(round % 251) as u8 + 1; 256 << 10]).await.unwrap();
@@ -92,9 +99,21 @@ async fn a_stream_that_stalls_is_cut_and_writes_go_on() {
         }
         longest
     });
-    let longest = longest.await.unwrap();
+    // What the sockets take has to be full first, and a stall to last for a while; how soon,
+    // depends on the machine.
+    let watch = async {
+        let began = Instant::now();
+        let mut status = cluster.engine(0).await.unwrap();
+        while status.members[2].error.is_none() && began.elapsed() < Duration::from_secs(60) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            status = cluster.engine(0).await.unwrap();
+        }
+        cut.store(true, Ordering::Relaxed);
+        status
+    };
+    let (longest, status) = tokio::join!(longest, watch);
+    let longest = longest.unwrap();
     assert!(longest < Duration::from_secs(3), "a write waited {longest:?}");
-    let status = cluster.engine(0).await.unwrap();
     assert_ne!(status.members[2].state, MemberState::Streaming, "{status:#?}");
     assert!(status.members[2].error.is_some(), "{status:#?}");
     cluster.gates[2].hold_streams(false);
