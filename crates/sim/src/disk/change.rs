@@ -45,6 +45,11 @@ impl Change {
         self.first < end && first < self.end()
     }
 
+    /// It gives space and nothing else.
+    pub(super) fn is_allocation(&self) -> bool {
+        self.pages.iter().all(|page| matches!(page, PageChange::Allocate))
+    }
+
     /// Sectors that it spans.
     pub(super) fn sectors(&self) -> u64 {
         (self.pages.len() * PAGE_SECTORS) as u64

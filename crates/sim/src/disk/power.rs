@@ -143,6 +143,8 @@ fn survive(
             counts.torn += 1;
             let at = rng.within(0..sectors.max(1));
             let tear = match rng.within(0..5) {
+                // A file system gives a file space and length together, from its end on.
+                _ if change.is_allocation() => Tear::Before(at),
                 0 => Tear::Before(at),
                 1 => Tear::From(at),
                 2 => Tear::Without(at),
