@@ -34,3 +34,34 @@ pub fn check_hole(
         format!("{} block {block} at LSN {at} holds data and is reported as a hole", volume.id)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::invariants::i10_bounded;
+    use holdfast_types::{SLOT_BLOCKS, SlotNo};
+
+    fn slot(number: u64, crc: u32) -> SlotDigest {
+        let mut crcs = [0; SLOT_BLOCKS];
+        crcs[3] = crc;
+        SlotDigest { slot: SlotNo::new(number), mask: 1 << 3, crcs }
+    }
+
+    #[test]
+    fn what_a_damaged_replica_says_must_be_the_truth() {
+        let truth = [slot(1, 7), slot(2, 8)];
+        assert_eq!(check_digest("a replica", &truth, &truth), Ok(()));
+        for wrong in [&[slot(1, 7), slot(2, 9)][..], &truth[..1], &[slot(1, 7), slot(3, 8)]] {
+            let Err(violation) = check_digest("a replica", &truth, wrong) else {
+                panic!("{wrong:?} is not the truth")
+            };
+            assert_eq!(violation.invariant, I9NoSilentCorruption);
+        }
+    }
+
+    #[test]
+    fn a_disk_is_given_up_for_a_failure_only() {
+        assert_eq!(i10_bounded::check_given_up(1, true, &"EIO"), Ok(()));
+        assert!(i10_bounded::check_given_up(1, false, &"no space").is_err());
+    }
+}

@@ -8,3 +8,10 @@ use super::{Invariant::Liveness, Violation};
 pub fn overdue(what: &str) -> Violation {
     Violation { invariant: Liveness, what: format!("nothing goes wrong any more, and yet: {what}") }
 }
+
+/// A request failed although nothing has happened that it may fail of.
+#[must_use]
+pub fn refused(what: &str, calm: bool) -> Violation {
+    let when = if calm { "when nothing goes wrong any more" } else { "with no reason" };
+    Violation { invariant: Liveness, what: format!("{when}, {what}") }
+}

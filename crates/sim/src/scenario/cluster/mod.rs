@@ -15,7 +15,7 @@
 //! the engine of a volume, which `desk` makes a block device;
 //! `outward` and `inward` are the connections that a node makes and takes; `reconcile` does
 //! what the catalogue says. `blow` is what can go wrong, `plan` what will in this run;
-//! `storm` and `weather` are how it does, `operate` carries that out,
+//! `storm`, `weather` and `harm` (disks) are how it does, `operate` carries that out,
 //! `coded` puts messages into
 //! bytes and back; `watch` holds everything against the invariants, `calm` is the end.
 
