@@ -1,8 +1,10 @@
 //! Clients: each reads and writes a few blocks of one volume over a connection to some
-//! node, and notes when it asked, when it was answered, and what it saw. When a
+//! node, and notes when it asked, when it was answered, and what it saw; `answer` judges that. When a
 //! connection is lost it does not know what became of its writes. Once the node knows of
 //! the loss, and a change that the client asked for first on a newer connection is acknowledged,
 //! those are decided: late ones must not take effect behind it.
+
+mod answer;
 
 use super::{
     What, World,
@@ -11,14 +13,13 @@ use super::{
     talk::{Heard, Talk},
 };
 use crate::{
-    history::Step,
-    invariants::{Invariant::I9NoSilentCorruption, Violation, ensure, i6_reads_are_linearizable},
+    invariants::{Invariant::I9NoSilentCorruption, Violation},
     model::WriteId,
     net::{Arrival, ConnId as NetConn, EndId},
     rng::SimRng,
 };
 use holdfast_frontend::nbd::Mode;
-use holdfast_types::{BLOCK_BYTES, BlockNo, BlockRange, SLOT_BLOCKS};
+use holdfast_types::{BlockNo, BlockRange, SLOT_BLOCKS};
 use std::collections::BTreeMap;
 
 /// Requests of one client under way at a time.
@@ -58,6 +59,8 @@ struct Under {
     ask: Ask,
     begun: u64,
     since_ns: u64,
+    /// Asked while nothing went wrong any more.
+    calm: bool,
 }
 
 impl Under {
@@ -81,9 +84,11 @@ pub(super) struct Client {
     talk: Option<Talk>,
     /// In which it speaks.
     mode: Mode,
-    /// It has asked for a change on this connection; been answered anything.
+    /// It has asked for a change on this connection.
     changed: bool,
-    answered: bool,
+    /// Since nothing goes wrong any more, it has read; it has changed something.
+    has_read: bool,
+    has_changed: bool,
     /// Writes without answer, by the connection that was lost.
     lost: Vec<(NetConn, Vec<WriteId>)>,
     /// When this request succeeds, those writes are decided.
@@ -123,7 +128,8 @@ impl World {
                 talk: None,
                 mode: MODES[rng.within(0..MODES.len() as u64) as usize],
                 changed: false,
-                answered: false,
+                has_read: false,
+                has_changed: false,
                 lost: Vec::new(),
                 decides: None,
                 under: BTreeMap::new(),
@@ -168,7 +174,6 @@ impl World {
                 client.way = Way::Asked(conn);
                 client.talk = Some(talk);
                 client.changed = false;
-                client.answered = false;
                 client.way_since_ns = now_ns;
                 self.say(index, conn, said);
                 self.plan(index, 20 * MS..100 * MS);
@@ -300,6 +305,7 @@ impl World {
             }
         };
         let (begun, since_ns) = (self.next_moment(), self.now_ns());
+        let calm = !self.storming;
         if let Ask::Write(range, id) = ask {
             for block in blocks_of(range).filter(|block| is_compared(*block)) {
                 self.volumes[volume].clients.write_begins(block, id, index as u64, begun);
@@ -308,7 +314,7 @@ impl World {
         let client = &mut self.clients[index];
         client.last_tag += 1;
         let tag = client.last_tag;
-        client.under.insert(tag, Under { ask, begun, since_ns });
+        client.under.insert(tag, Under { ask, begun, since_ns, calm });
         if !client.changed && matches!(ask, Ask::Write(..) | Ask::Discard(_)) {
             client.changed = true;
             // Connections of which the node knows by now that they are closed.
@@ -381,54 +387,6 @@ impl World {
         Ok(())
     }
 
-    fn client_answered(
-        &mut self,
-        index: usize,
-        tag: u64,
-        result: Result<Vec<u8>, u32>,
-    ) -> Result<(), Violation> {
-        let Some(under) = self.clients[index].under.remove(&tag) else { return Ok(()) };
-        let ended = self.next_moment();
-        let client = &mut self.clients[index];
-        client.answered = true;
-        let volume = client.volume;
-        if let Some((_, late)) = client.decides.take_if(|(by, _)| *by == tag)
-            && result.is_ok()
-        {
-            client.lost.retain(|(_, ids)| !ids.iter().any(|id| late.contains(id)));
-            let decided = self.volumes[volume].clients.decide(ended, |id| late.contains(&id));
-            self.counts.late_writes_decided += decided;
-        }
-        match (under.ask, result) {
-            (Ask::Write(range, id), Ok(_)) => {
-                self.counts.operations += 1;
-                self.counts.writes_acked += 1;
-                self.volumes[volume].acked += 1;
-                for block in blocks_of(range) {
-                    self.volumes[volume].clients.write_ended(block, id, ended);
-                }
-            }
-            (Ask::Read(range), Ok(data)) => {
-                self.counts.operations += 1;
-                self.counts.reads += 1;
-                let step = Step { client: index as u64, begun: under.begun, ended: Some(ended) };
-                for (block, bytes) in blocks_of(range).zip(data.chunks(BLOCK_BYTES)) {
-                    let id = read_as(block, bytes)?;
-                    self.counts.blocks_verified += 1;
-                    self.volumes[volume].clients.read(block, id, step);
-                }
-            }
-            (_, Ok(_)) => self.counts.operations += 1,
-            (ask, Err(error)) => {
-                self.counts.errors += 1;
-                self.trace.note(&[72, index as u64, tag], || {
-                    format!("client {index}: {ask:?} fails with error {error}")
-                });
-            }
-        }
-        Ok(())
-    }
-
     /// No client begins anything any more; true once all have their answers.
     pub(super) fn stop_clients(&mut self) -> bool {
         let mut quiet = true;
@@ -438,20 +396,6 @@ impl World {
         }
         quiet
     }
-
-    /// Whether every client was answered something since `operations`.
-    pub(super) fn clients_are_served(&self) -> bool {
-        let mut asking = self.clients.iter().filter(|client| !self.is_beyond_help(client.volume));
-        asking.all(|client| matches!(client.way, Way::Open(_)) && client.answered)
-    }
-
-    /// Holds what every client has seen against an order of it.
-    pub(super) fn check_clients(&self) -> Result<(), Violation> {
-        for volume in &self.volumes {
-            i6_reads_are_linearizable::check_history(volume.id, &volume.clients)?;
-        }
-        Ok(())
-    }
 }
 
 fn blocks_of(range: BlockRange) -> impl Iterator<Item = BlockNo> {
@@ -460,17 +404,4 @@ fn blocks_of(range: BlockRange) -> impl Iterator<Item = BlockNo> {
 
 fn is_compared(block: BlockNo) -> bool {
     block.get() < LOOSE_BLOCKS_FROM
-}
-
-/// The write that stored `bytes`.
-fn read_as(block: BlockNo, bytes: &[u8]) -> Result<WriteId, Violation> {
-    let (id, named) = match bytes.iter().all(|byte| *byte == 0) {
-        true => (WriteId::ZEROES, block),
-        false => WriteId::named_in(bytes),
-    };
-    let whole = named == block && id.matches(block, bytes);
-    ensure(I9NoSilentCorruption, whole, || {
-        format!("block {block} reads as write {} of block {named}, or garbage", id.0)
-    })?;
-    Ok(id)
 }
