@@ -10,7 +10,7 @@ use crate::{
 use holdfast_engine::runtime::ShardStatus;
 use holdfast_meta::{Catalogue, Command, Outcome, Phase, ProposeError, Volume};
 use holdfast_replica::{NewVolume, VolumeReport};
-use holdfast_types::{NodeId, ReplicaId};
+use holdfast_types::{Epoch, NodeId, ReplicaId};
 use std::{collections::BTreeSet, time::Duration};
 use tokio::sync::watch;
 
@@ -183,17 +183,17 @@ impl Reconciler {
             }
             return true;
         }
-        let is_out = volume.set.learners.iter().any(|learner| learner.replica == replica);
-        if !is_out || held.heard < volume.epoch {
+        if sealing(volume, replica, held.heard).is_none() {
             return true;
         }
-        // The same set under a new generation: whatever its engine proposed before it asked this
-        // replica for its promise is void, and the answer is as of now.
-        let command = Command::ChangeSet {
-            volume: id,
-            epoch: volume.epoch,
-            generation: volume.set.generation,
-            members: volume.set.members.iter().map(|member| member.replica).collect(),
+        // As of now, and after the engine has asked: a change of an older generation would be
+        // taken for the repetition of somebody else's, and move nothing.
+        if self.member.meta.read_barrier(PROPOSE_MAX).await.is_err() {
+            return false;
+        }
+        let now = self.member.volume(id);
+        let Some(command) = now.and_then(|now| sealing(&now, replica, held.heard)) else {
+            return true;
         };
         let sealed = match self.member.propose(command).await {
             Ok(Outcome::Volume(sealed)) => sealed,
@@ -210,7 +210,7 @@ impl Reconciler {
                 return false;
             }
         };
-        if sealed.epoch != volume.epoch
+        if sealed.epoch > held.heard
             || !sealed.set.learners.iter().any(|learner| learner.replica == replica)
         {
             return true;
@@ -275,3 +275,21 @@ impl Reconciler {
         }
     }
 }
+
+/// The same set under a new generation: whatever its engine proposed before it asked this
+/// replica for its promise is void then. `volume` is as of after that. `None` unless the
+/// replica is out of the set, and the engine in force has asked.
+fn sealing(volume: &Volume, replica: ReplicaId, heard: Epoch) -> Option<Command> {
+    let is_out = volume.set.learners.iter().any(|learner| learner.replica == replica);
+    let asked = volume.phase == Phase::Active && heard >= volume.epoch;
+    (is_out && asked).then(|| Command::ChangeSet {
+        volume: volume.id,
+        epoch: volume.epoch,
+        generation: volume.set.generation,
+        members: volume.set.members.iter().map(|member| member.replica).collect(),
+    })
+}
+
+#[cfg(test)]
+#[path = "reconcile_tests.rs"]
+mod tests;

@@ -24,8 +24,10 @@ impl Catalogue {
         let wanted: BTreeSet<_> = members.iter().copied().collect();
         let present: BTreeSet<_> = held.set.members.iter().map(|m| m.replica).collect();
         if held.set.generation == generation.next() && wanted == present {
-            // Of one epoch there is one proposer, with one proposal at a time: this is its
-            // repetition, and the answer is that of the first.
+            // A repetition, and the answer is that of the first. Of one epoch the engine proposes
+            // one change at a time. The node of a damaged replica proposes as well, always the
+            // set as it is: it reads the generation anew before it does, so that whoever moved
+            // this one on did so after that.
             return Ok(Outcome::Volume(held.clone()));
         }
         if held.set.generation != generation {

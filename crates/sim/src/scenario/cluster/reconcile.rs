@@ -113,7 +113,7 @@ impl World {
     }
 
     /// A node reaches the metadata group when it reaches a majority of the nodes.
-    fn reaches_metadata(&self, node: usize) -> bool {
+    pub(super) fn reaches_metadata(&self, node: usize) -> bool {
         let up = |peer: &usize| {
             self.machines[*peer].state == MachineState::Up
                 && (*peer == node || self.net.weather().connects(node, *peer))

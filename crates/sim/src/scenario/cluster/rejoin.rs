@@ -3,7 +3,7 @@
 
 use super::{World, machine::Process};
 use crate::metadata::Answer;
-use holdfast_meta::{Command, Outcome, Rejected, Volume};
+use holdfast_meta::{Command, Outcome, Phase, Rejected, Volume};
 use holdfast_types::{Epoch, Generation, NodeId, ReplicaId, VolumeId};
 
 /// Of no set. A change of it is refused, and the refusal says which epoch is in force: a
@@ -32,12 +32,32 @@ impl World {
         let is_out = volume.set.learners.iter().any(|learner| learner.replica == report.replica);
         let (epoch, generation) = match report.floored {
             false => (Epoch::ZERO, NO_GENERATION),
-            true if is_out && report.heard >= volume.epoch => (volume.epoch, volume.set.generation),
+            true if is_out && report.heard >= volume.epoch => {
+                // Read anew, after the engine has asked: the view here may be older, and a change
+                // of an older generation would be taken for the repetition of another's.
+                let Some(now) = self.volume_now(node, volume.id) else { return };
+                let is_out = now.set.learners.iter().any(|out| out.replica == report.replica);
+                if !is_out || report.heard < now.epoch {
+                    return;
+                }
+                let members = now.set.members.iter().map(|member| member.replica).collect();
+                let (epoch, generation) = (now.epoch, now.set.generation);
+                let command =
+                    Command::ChangeSet { volume: volume.id, epoch, generation, members };
+                return self.ask(node, process, command, None);
+            }
             true => return,
         };
         let members = volume.set.members.iter().map(|member| member.replica).collect();
         let command = Command::ChangeSet { volume: volume.id, epoch, generation, members };
         self.ask(node, process, command, None);
+    }
+
+    /// A volume as a read that cannot be old has it; `None` while the group does not answer.
+    fn volume_now(&self, node: usize, id: VolumeId) -> Option<Volume> {
+        let answers = self.reaches_metadata(node) && !self.metadata.is_away();
+        let now = answers.then(|| self.metadata.catalogue().volume(id).cloned()).flatten();
+        now.filter(|now| now.phase == Phase::Active)
     }
 
     /// The metadata group's answer to such a question.
