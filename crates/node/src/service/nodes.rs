@@ -6,8 +6,8 @@ use crate::{
     member::{Member, PROPOSE_MAX},
 };
 use holdfast_api::types::{AddDisk, ErrorBody, ErrorCode, JoinCluster};
-use holdfast_engine::runtime::DiskChangeError;
-use holdfast_meta::Command;
+use holdfast_engine::runtime::{DiskChangeError, DiskStatus};
+use holdfast_meta::{Catalogue, Command};
 use holdfast_types::DiskId;
 use std::{path::PathBuf, time::Duration};
 use tokio::{sync::watch, time::timeout};
@@ -134,6 +134,19 @@ async fn forget(member: &Member, path: PathBuf) {
     }
 }
 
+/// A disk that holds anything stays: given up by the catalogue, what is on it would be
+/// neither used nor taken back. Also what the catalogue counts for nothing, such as a learner.
+fn refuse_in_use(disk: &DiskStatus, catalogue: &Catalogue) -> Result<(), ErrorBody> {
+    let Some(held) = disk.replicas.first() else { return Ok(()) };
+    let name = catalogue.volume(held.volume).map(|volume| volume.name.to_string());
+    let name = name.unwrap_or_else(|| held.volume.to_string());
+    Err(ErrorBody::new(
+        ErrorCode::Conflict,
+        format!("the disk still holds a replica of volume {name}"),
+        "delete that volume first, or leave the disk where it is; a disk that is to be given up with what it          holds is taken away first, and the node restarted without it",
+    ))
+}
+
 /// Takes an empty disk out of use.
 pub(super) async fn remove_disk(member: &Member, text: &str) -> Result<(), ErrorBody> {
     let catalogue = member.catalogue();
@@ -150,13 +163,8 @@ pub(super) async fn remove_disk(member: &Member, text: &str) -> Result<(), Error
             "delete that volume first, or leave the disk where it is",
         ));
     }
-    // Otherwise its node would say at once that it has it.
     let here = disk.node == member.me.id;
-    let on_shard = member
-        .shard
-        .status()
-        .await
-        .is_ok_and(|status| status.disks.iter().any(|held| held.disk == disk.id));
+    // Otherwise its node would say at once that it has it.
     if !here
         && member.report(disk.node).await.is_ok_and(|r| r.disks.iter().any(|d| d.disk == disk.id))
     {
@@ -170,9 +178,17 @@ pub(super) async fn remove_disk(member: &Member, text: &str) -> Result<(), Error
     // does not say meanwhile that it has it.
     member.disks.set_leaving(disk.id, true);
     let removed = async {
+        let status = member.shard.status().await;
+        let status = status.map_err(|error| {
+            ErrorBody::new(ErrorCode::Internal, error.to_string(), "restart the node")
+        })?;
+        let on_shard = status.disks.iter().find(|held| held.disk == disk.id);
+        if let Some(held) = on_shard.filter(|_| here) {
+            refuse_in_use(held, &catalogue)?;
+        }
         let removed = member.propose(Command::RemoveDisk { disk: disk.id }).await;
         removed.map_err(|error| failure::refused(member, error))?;
-        if here && on_shard {
+        if here && on_shard.is_some() {
             let closed = member.shard.remove_disk(disk.id).await;
             closed.map_err(|error| ErrorBody::new(ErrorCode::Conflict, error.to_string(), ""))?;
             member.disks.remove(disk.id);
@@ -185,4 +201,53 @@ pub(super) async fn remove_disk(member: &Member, text: &str) -> Result<(), Error
         forget(member, disk.path.clone().into()).await;
     }
     removed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use holdfast_replica::{Credits, RecoveryReport, VolumeReport};
+    use holdfast_types::{Epoch, HistoryId, Lsn, ReplicaId, VolumeId};
+
+    fn report(volume: VolumeId) -> VolumeReport {
+        VolumeReport {
+            volume,
+            replica: ReplicaId::from_u128(3),
+            history: HistoryId::from_u128(9),
+            blocks: 1,
+            promised: Epoch::ZERO,
+            last_lsn: Lsn::ZERO,
+            durable_lsn: Lsn::ZERO,
+            commit_lsn: Lsn::ZERO,
+            applied_lsn: Lsn::ZERO,
+            fetched_lsn: Lsn::ZERO,
+            epochs: Vec::new(),
+            suspect: false,
+            floored: true,
+            heard: Epoch::ZERO,
+        }
+    }
+
+    #[test]
+    fn a_disk_that_holds_a_replica_which_counts_for_nothing_is_in_use() {
+        let mut disk = DiskStatus {
+            disk: DiskId::from_u128(2),
+            label: "/d".to_owned(),
+            backend: String::new(),
+            credits: Credits { slots: 0, wal_bytes: 0 },
+            in_flight: 0,
+            failure: None,
+            recovery: RecoveryReport {
+                records: 0,
+                wal_bytes: 0,
+                end: String::new(),
+                suspect: false,
+            },
+            replicas: Vec::new(),
+        };
+        let catalogue = Catalogue::default();
+        assert!(refuse_in_use(&disk, &catalogue).is_ok());
+        disk.replicas.push(report(VolumeId::from_u128(1)));
+        assert_eq!(refuse_in_use(&disk, &catalogue).unwrap_err().code, ErrorCode::Conflict);
+    }
 }
