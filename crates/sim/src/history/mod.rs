@@ -12,7 +12,12 @@
 //! write stores a value of its own, so who reads from whom is known, and the
 //! question, hard in general, takes no longer than sorting (Gibbons and Korach,
 //! "Testing shared memories", SIAM J. Comput. 26, 1997, theorem 4.9).
+//!
+//! But discards all store the same, zeroes. `zeroes` finds out whose zeroes a read saw. Where
+//! that may be of several the read is held against each of them alone: an order that does not
+//! exist may be missed then, and none is missed that does.
 
+mod zeroes;
 mod zones;
 
 #[cfg(test)]
@@ -59,6 +64,10 @@ struct Write {
     step: Step,
     /// It has taken effect before, or never will.
     decided: Option<Moment>,
+    /// Before this one, at that.
+    behind: Option<WriteId>,
+    /// It stores zeroes, as others do.
+    zeroes: bool,
 }
 
 impl Write {
@@ -105,8 +114,19 @@ impl History {
     /// # Panics
     /// If the block was written under this number before.
     pub fn write_begins(&mut self, block: BlockNo, id: WriteId, client: u64, begun: Moment) {
-        let step = Step { client, begun, ended: None };
-        let write = Write { step, decided: None };
+        self.begins(block, id, Step { client, begun, ended: None }, false);
+    }
+
+    /// A discard of `block` begins, or what writes zeroes: `id` names it, and not its content.
+    ///
+    /// # Panics
+    /// If the block was written under this number before.
+    pub fn zeroing_begins(&mut self, block: BlockNo, id: WriteId, client: u64, begun: Moment) {
+        self.begins(block, id, Step { client, begun, ended: None }, true);
+    }
+
+    fn begins(&mut self, block: BlockNo, id: WriteId, step: Step, zeroes: bool) {
+        let write = Write { step, decided: None, behind: None, zeroes };
         let before = self.blocks.entry(block).or_default().writes.insert(id, write);
         assert!(before.is_none(), "write {} of block {block} twice", id.0);
     }
@@ -122,10 +142,32 @@ impl History {
     /// Those of the writes without an end that `gone` names have taken effect by now, or never
     /// will: what sequenced them cannot commit any more. How many that are.
     pub fn decide(&mut self, by: Moment, gone: impl Fn(WriteId) -> bool) -> u64 {
+        self.settle(by, None, gone)
+    }
+
+    /// Those of the writes without an end that `gone` names have taken effect before the write
+    /// `behind` has, which ended now, or never will: who asked for them was gone when it was
+    /// asked for. How many that are.
+    pub fn decide_behind(
+        &mut self,
+        by: Moment,
+        behind: WriteId,
+        gone: impl Fn(WriteId) -> bool,
+    ) -> u64 {
+        self.settle(by, Some(behind), gone)
+    }
+
+    fn settle(
+        &mut self,
+        by: Moment,
+        behind: Option<WriteId>,
+        gone: impl Fn(WriteId) -> bool,
+    ) -> u64 {
         let mut decided = 0;
         for (id, write) in self.blocks.values_mut().flat_map(|block| &mut block.writes) {
             if write.step.ended.is_none() && write.decided.is_none() && gone(*id) {
                 write.decided = Some(by);
+                write.behind = behind;
                 decided += 1;
             }
         }
@@ -172,20 +214,28 @@ impl BlockHistory {
     fn check(&self) -> Result<(), String> {
         // The block was written with zeroes before everything.
         let step = Step { client: 0, begun: 0, ended: Some(0) };
-        let blank = Write { step, decided: None };
+        let blank = Write { step, decided: None, behind: None, zeroes: true };
         let mut clusters: BTreeMap<WriteId, Cluster> = BTreeMap::new();
         clusters.insert(WriteId::ZEROES, Cluster::new(WriteId::ZEROES, blank));
         for (id, write) in &self.writes {
             clusters.insert(*id, Cluster::new(*id, *write));
         }
-        for (id, read) in &self.reads {
-            let Some(cluster) = clusters.get_mut(id) else {
+        for (id, read) in self.reads.iter().filter(|(id, _)| *id != WriteId::ZEROES) {
+            let Some(cluster) = clusters.get_mut(id).filter(|cluster| !cluster.is_zeroes()) else {
                 return Err(format!("{read} read write {}, which nobody asked for", id.0));
             };
             cluster.add_read(*read)?;
         }
+        let blank = |(id, _): &&(WriteId, Step)| *id == WriteId::ZEROES;
+        let reads: Vec<Step> = self.reads.iter().filter(blank).map(|(_, read)| *read).collect();
+        zeroes::assign(&mut clusters, &reads)?;
         // What nobody has seen may never have happened.
-        let seen = clusters.into_values().filter(Cluster::took_effect).collect();
-        zones::check(seen)
+        clusters.retain(|_, cluster| cluster.took_effect());
+        for cluster in clusters.values() {
+            if let Some(next) = cluster.behind().and_then(|id| clusters.get(&id)) {
+                cluster.check_before(next)?;
+            }
+        }
+        zones::check(clusters.into_values().collect())
     }
 }

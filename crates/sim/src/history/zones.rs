@@ -45,6 +45,40 @@ impl Cluster {
         self.write.step.ended.is_some() || self.reads > 0
     }
 
+    /// It stores zeroes, as others do.
+    pub(super) fn is_zeroes(&self) -> bool {
+        self.write.zeroes
+    }
+
+    /// The write that it has taken effect before, if it has.
+    pub(super) fn behind(&self) -> Option<WriteId> {
+        self.write.behind
+    }
+
+    /// When its write began, and by when it had taken effect if at all.
+    pub(super) fn span(&self) -> (Moment, Moment) {
+        (self.write.step.begun, self.write.end())
+    }
+
+    /// When it had surely taken effect.
+    pub(super) fn first_end(&self) -> Moment {
+        self.first_end.0
+    }
+
+    /// Whether its value must have been the block's for all of that time.
+    pub(super) fn holds(&self, step: Step) -> bool {
+        self.first_end.0 < step.begun && step.end() < self.last_begin.begun
+    }
+
+    /// # Errors
+    /// If it was seen after `next` had taken effect.
+    pub(super) fn check_before(&self, next: &Self) -> Result<(), String> {
+        match next.first_end.0 < self.last_begin.begun {
+            true => Err(format!("{} comes behind what decided it, {}", self.told(), next.told())),
+            false => Ok(()),
+        }
+    }
+
     /// Its value must have been the block's from some step's end until another
     /// step's beginning.
     fn is_forward(&self) -> bool {
@@ -59,7 +93,7 @@ impl Cluster {
         self.first_end.0.max(self.last_begin.begun)
     }
 
-    fn told(&self) -> String {
+    pub(super) fn told(&self) -> String {
         format!(
             "write {} ({}; over first for {}, still seen by {})",
             self.id.0, self.write, self.first_end.1, self.last_begin

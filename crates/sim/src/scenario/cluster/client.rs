@@ -19,7 +19,7 @@ use crate::{
     rng::SimRng,
 };
 use holdfast_frontend::nbd::Mode;
-use holdfast_types::{BlockNo, BlockRange, SLOT_BLOCKS};
+use holdfast_types::{BLOCK_BYTES, BlockNo, BlockRange, SLOT_BLOCKS};
 use std::collections::BTreeMap;
 
 /// Requests of one client under way at a time.
@@ -34,8 +34,12 @@ const PATIENCE_NS: std::ops::Range<u64> = 400 * MS..4000 * MS;
 const HOT_BLOCKS: std::ops::Range<u64> = 12..20;
 /// Whole slots, written at once now and then.
 const BULK_SLOTS: std::ops::Range<u64> = 2..6;
-/// Blocks from here on are written and discarded, and only compared at the end.
+/// Blocks from here on are written and discarded in larger pieces, and read less.
 pub(super) const LOOSE_BLOCKS_FROM: u64 = 112;
+/// So many of those at a time.
+const LOOSE_BLOCKS_MAX: u64 = 24;
+/// Of a hundred discards, and questions what is stored, so many are for those.
+const LOOSE_PERCENT: u32 = 60;
 
 /// What clients speak.
 const MODES: [Mode; 3] = [Mode::Simple, Mode::Structured, Mode::Extended];
@@ -64,11 +68,11 @@ struct Under {
 }
 
 impl Under {
-    /// The write that it is.
+    /// The write that it is, or the discard.
     fn write(&self) -> Option<WriteId> {
         match self.ask {
-            Ask::Write(_, id) => Some(id),
-            Ask::Read(_) | Ask::Discard(_) | Ask::Flush | Ask::Status(_) => None,
+            Ask::Write(_, id) | Ask::Discard(_, id) | Ask::Zeroes(_, id, _) => Some(id),
+            Ask::Read(_) | Ask::Flush | Ask::Status(_) => None,
         }
     }
 }
@@ -76,6 +80,8 @@ impl Under {
 /// A client.
 pub(super) struct Client {
     volume: usize,
+    /// Blocks of that, as its node has said.
+    blocks: u64,
     /// Its place in the network.
     place: usize,
     /// The node that it asks.
@@ -122,6 +128,7 @@ impl World {
             let mut rng = SimRng::nth(seed, "client", index);
             let client = Client {
                 volume: index % self.volumes.len(),
+                blocks: self.shape.blocks,
                 place: self.machines.len() + index,
                 node: rng.within(0..self.machines.len() as u64) as usize,
                 way: Way::None,
@@ -274,54 +281,74 @@ impl World {
         }
     }
 
+    /// A range of the others, up to where the volume ends as its node has said; where it has
+    /// grown, what came with that as often as not.
     fn draw_loose(&mut self, index: usize) -> BlockRange {
-        let Client { volume, rng, .. } = &mut self.clients[index];
-        let blocks = self.shape.blocks.min(self.volumes[*volume].blocks);
-        let start = rng.within(LOOSE_BLOCKS_FROM..blocks);
-        let count = rng.within(1..(blocks - start).min(24) + 1);
+        let drawn = self.shape.blocks;
+        let Client { rng, blocks, .. } = &mut self.clients[index];
+        let grown = *blocks > drawn && rng.percent(50);
+        let start = rng.within(if grown { drawn } else { LOOSE_BLOCKS_FROM }..*blocks);
+        let count = rng.within(1..(*blocks - start).min(LOOSE_BLOCKS_MAX) + 1);
         BlockRange::new(BlockNo::new(start), count)
     }
 
+    /// A range of either kind.
+    fn draw_any(&mut self, index: usize) -> BlockRange {
+        match self.clients[index].rng.percent(LOOSE_PERCENT) {
+            true => self.draw_loose(index),
+            false => self.draw_range(index),
+        }
+    }
+
+    /// What it asks for next; only to read if it is `stuck`.
+    fn draw_ask(&mut self, index: usize, stuck: bool) -> Ask {
+        let Client { rng, reads, .. } = &mut self.clients[index];
+        let (kind, is_read) = (rng.within(0..100), rng.percent(*reads));
+        match kind {
+            0..4 if !stuck => Ask::Discard(self.draw_any(index), self.next_write()),
+            4..6 if !stuck => {
+                let keep = self.clients[index].rng.percent(50);
+                Ask::Zeroes(self.draw_any(index), self.next_write(), keep)
+            }
+            6..11 if !stuck => Ask::Write(self.draw_loose(index), self.next_write()),
+            11 => Ask::Flush,
+            12..15 => Ask::Status(self.draw_any(index)),
+            15..20 => Ask::Read(self.draw_loose(index)),
+            _ if stuck || is_read => Ask::Read(self.draw_range(index)),
+            _ => Ask::Write(self.draw_range(index), self.next_write()),
+        }
+    }
+
     fn client_asks(&mut self, index: usize, conn: NetConn) {
-        let Client { volume, reads, under, .. } = &self.clients[index];
-        let (volume, reads) = (*volume, *reads);
+        let Client { volume, under, .. } = &self.clients[index];
+        let volume = *volume;
         // Writes that are not answered keep nobody from reading.
         let writes = under.values().filter(|under| !matches!(under.ask, Ask::Read(_))).count();
-        let stuck = writes >= WRITES_MAX;
-        let rng = &mut self.clients[index].rng;
-        let (kind, is_read) = (rng.within(0..100), rng.percent(reads));
-        let ask = match kind {
-            0..4 if !stuck => Ask::Discard(self.draw_loose(index)),
-            4..10 if !stuck => {
-                let range = self.draw_loose(index);
-                Ask::Write(range, self.next_write())
-            }
-            10 => Ask::Flush,
-            11 => Ask::Status(self.draw_loose(index)),
-            _ if stuck || is_read => Ask::Read(self.draw_range(index)),
-            _ => {
-                let range = self.draw_range(index);
-                Ask::Write(range, self.next_write())
-            }
-        };
+        let ask = self.draw_ask(index, writes >= WRITES_MAX);
         let (begun, since_ns) = (self.next_moment(), self.now_ns());
         let calm = !self.storming;
-        if let Ask::Write(range, id) = ask {
-            for block in blocks_of(range).filter(|block| is_compared(*block)) {
-                self.volumes[volume].clients.write_begins(block, id, index as u64, begun);
+        let (history, client) = (&mut self.volumes[volume].clients, index as u64);
+        match ask {
+            Ask::Write(range, id) => {
+                blocks_of(range).for_each(|block| history.write_begins(block, id, client, begun));
             }
+            Ask::Discard(range, id) | Ask::Zeroes(range, id, _) => {
+                blocks_of(range).for_each(|block| history.zeroing_begins(block, id, client, begun));
+            }
+            Ask::Read(_) | Ask::Flush | Ask::Status(_) => {}
         }
         let client = &mut self.clients[index];
         client.last_tag += 1;
         let tag = client.last_tag;
-        client.under.insert(tag, Under { ask, begun, since_ns, calm });
-        if !client.changed && matches!(ask, Ask::Write(..) | Ask::Discard(_)) {
+        let under = Under { ask, begun, since_ns, calm };
+        if let (false, Some(_)) = (client.changed, under.write()) {
             client.changed = true;
             // Connections of which the node knows by now that they are closed.
             let known = |(conn, _): &&(NetConn, _)| self.net.nodes_of(*conn).is_none();
             let late = client.lost.iter().filter(known).flat_map(|(_, ids)| ids.clone()).collect();
             client.decides = Some((tag, late));
         }
+        client.under.insert(tag, under);
         let Some(talk) = &mut client.talk else { unreachable!("an open connection is talked on") };
         let said = talk.ask(tag, ask);
         self.say(index, conn, said);
@@ -371,11 +398,12 @@ impl World {
 
     fn client_hears(&mut self, index: usize, conn: NetConn, heard: Heard) -> Result<(), Violation> {
         match heard {
-            Heard::Welcome => {
+            Heard::Welcome(size_bytes) => {
                 self.trace.note(&[71, index as u64, conn.0], || {
                     format!("client {index} is welcome on {}", conn.0)
                 });
                 self.clients[index].way = Way::Open(conn);
+                self.clients[index].blocks = size_bytes / BLOCK_BYTES as u64;
                 self.plan(index, 1..MS);
             }
             Heard::Refused => {
@@ -400,8 +428,4 @@ impl World {
 
 fn blocks_of(range: BlockRange) -> impl Iterator<Item = BlockNo> {
     (range.start.get()..range.end().get()).map(BlockNo::new)
-}
-
-fn is_compared(block: BlockNo) -> bool {
-    block.get() < LOOSE_BLOCKS_FROM
 }

@@ -30,7 +30,10 @@ pub(super) enum Ask {
     Read(BlockRange),
     /// Stores the content of this write.
     Write(BlockRange, crate::model::WriteId),
-    Discard(BlockRange),
+    /// A number of its own tells a discard from others.
+    Discard(BlockRange, crate::model::WriteId),
+    /// Writes zeroes; whether they keep their space.
+    Zeroes(BlockRange, crate::model::WriteId, bool),
     Flush,
     Status(BlockRange),
 }

@@ -7,7 +7,7 @@ use crate::{
 };
 use holdfast_frontend::nbd::{
     Mode,
-    proto::{command, command_flag},
+    proto::{command, command_flag, state},
 };
 use holdfast_types::{BLOCK_BYTES, BlockNo, BlockRange};
 
@@ -20,15 +20,25 @@ pub(super) enum Talk {
     Open { mode: Mode, allocation: bool, replies: Replies },
 }
 
+/// What a request is answered.
+#[derive(Debug)]
+pub(super) enum Said {
+    Done,
+    /// What was read.
+    Data(Vec<u8>),
+    /// Lengths of runs, and whether each is a hole.
+    Runs(Vec<(u64, bool)>),
+}
+
 /// What a client hears.
 #[derive(Debug)]
 pub(super) enum Heard {
-    /// It may ask.
-    Welcome,
+    /// It may ask; the volume has so many bytes.
+    Welcome(u64),
     /// The volume is not here.
     Refused,
-    /// The answer to its request of that number: data if it has read, or an error.
-    Answer(u64, Result<Vec<u8>, u32>),
+    /// The answer to its request of that number, or an error.
+    Answer(u64, Result<Said, u32>),
 }
 
 impl Talk {
@@ -53,8 +63,8 @@ impl Talk {
                 match greeting.step()? {
                     None => {}
                     Some(Err(_)) => heard.push(Heard::Refused),
-                    Some(Ok(Agreed { allocation, leftover, .. })) => {
-                        heard.push(Heard::Welcome);
+                    Some(Ok(Agreed { size_bytes, allocation, leftover, .. })) => {
+                        heard.push(Heard::Welcome(size_bytes));
                         let (mode, replies) = (*mode, Replies::new(*mode, leftover));
                         *self = Self::Open { mode, allocation, replies };
                     }
@@ -64,8 +74,9 @@ impl Talk {
                 replies.received(bytes);
                 while let Some((tag, outcome)) = replies.take()? {
                     let result = match outcome {
-                        Outcome::Data(data) => Ok(data),
-                        Outcome::Done | Outcome::Extents(_) => Ok(Vec::new()),
+                        Outcome::Data(data) => Ok(Said::Data(data)),
+                        Outcome::Done => Ok(Said::Done),
+                        Outcome::Extents(extents) => Ok(Said::Runs(runs(&extents)?)),
                         Outcome::Error(error) => Err(error),
                     };
                     heard.push(Heard::Answer(tag, result));
@@ -91,7 +102,8 @@ impl Talk {
         let (command, range, expected) = match ask {
             Ask::Read(range) => (command::READ, Some(range), data(range)),
             Ask::Write(range, _) => (command::WRITE, Some(range), Expected::Done),
-            Ask::Discard(range) => (command::TRIM, Some(range), Expected::Done),
+            Ask::Discard(range, _) => (command::TRIM, Some(range), Expected::Done),
+            Ask::Zeroes(range, ..) => (command::WRITE_ZEROES, Some(range), Expected::Done),
             Ask::Status(range) if *allocation => {
                 let expected = Expected::Extents { len: range.bytes(), one: false };
                 (command::BLOCK_STATUS, Some(range), expected)
@@ -101,6 +113,9 @@ impl Talk {
         let offset = range.map_or(0, |range| range.start.offset());
         let len = range.map_or(0, |range| range.bytes());
         let mut flags = if tag.is_multiple_of(FUA_EVERY) { command_flag::FUA } else { 0 };
+        if matches!(ask, Ask::Zeroes(_, _, true)) {
+            flags |= command_flag::NO_HOLE;
+        }
         if *mode == Mode::Extended && command == command::WRITE {
             flags |= command_flag::PAYLOAD_LEN;
         }
@@ -123,6 +138,16 @@ impl Talk {
         }
         bytes
     }
+}
+
+/// What is a hole reads as zeroes, and data need not.
+fn runs(extents: &[(u64, u64)]) -> Result<Vec<(u64, bool)>, String> {
+    let run = |(len, flags): &(u64, u64)| match (*flags, u64::from(state::HOLE | state::ZERO)) {
+        (0, _) => Ok((*len, false)),
+        (flags, hole) if flags == hole => Ok((*len, true)),
+        (flags, _) => Err(format!("{len} bytes with flags {flags:x}")),
+    };
+    extents.iter().map(run).collect()
 }
 
 /// What a write stores.

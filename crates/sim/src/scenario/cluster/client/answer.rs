@@ -1,7 +1,7 @@
 //! What clients are answered: data, success or an error, and which of them may be.
 
 use super::{
-    super::{World, packet::Ask},
+    super::{World, packet::Ask, talk::Said},
     Under, Way, blocks_of,
 };
 use crate::{
@@ -12,14 +12,14 @@ use crate::{
     model::WriteId,
 };
 use holdfast_frontend::nbd::proto::Errno;
-use holdfast_types::{BLOCK_BYTES, BlockNo};
+use holdfast_types::{BLOCK_BYTES, BlockNo, BlockRange};
 
 impl World {
     pub(super) fn client_answered(
         &mut self,
         index: usize,
         tag: u64,
-        result: Result<Vec<u8>, u32>,
+        result: Result<Said, u32>,
     ) -> Result<(), Violation> {
         let Some(under) = self.clients[index].under.remove(&tag) else { return Ok(()) };
         let ended = self.next_moment();
@@ -31,9 +31,11 @@ impl World {
         }
         if let Some((_, late)) = client.decides.take_if(|(by, _)| *by == tag)
             && result.is_ok()
+            && let Some(id) = under.write()
         {
             client.lost.retain(|(_, ids)| !ids.iter().any(|id| late.contains(id)));
-            let decided = self.volumes[volume].clients.decide(ended, |id| late.contains(&id));
+            let history = &mut self.volumes[volume].clients;
+            let decided = history.decide_behind(ended, id, |id| late.contains(&id));
             self.counts.late_writes_decided += decided;
         }
         match (under.ask, result) {
@@ -45,7 +47,13 @@ impl World {
                     self.volumes[volume].clients.write_ended(block, id, ended);
                 }
             }
-            (Ask::Read(range), Ok(data)) => {
+            (Ask::Discard(range, id) | Ask::Zeroes(range, id, _), Ok(_)) => {
+                self.counts.operations += 1;
+                for block in blocks_of(range) {
+                    self.volumes[volume].clients.write_ended(block, id, ended);
+                }
+            }
+            (Ask::Read(range), Ok(Said::Data(data))) => {
                 self.counts.operations += 1;
                 self.counts.reads += 1;
                 let step = Step { client: index as u64, begun: under.begun, ended: Some(ended) };
@@ -53,6 +61,20 @@ impl World {
                     let id = read_as(block, bytes)?;
                     self.counts.blocks_verified += 1;
                     self.volumes[volume].clients.read(block, id, step);
+                }
+            }
+            (Ask::Status(range), Ok(Said::Runs(runs))) => {
+                self.counts.operations += 1;
+                let step = Step { client: index as u64, begun: under.begun, ended: Some(ended) };
+                let mut at = range.start.offset();
+                for (len, hole) in runs {
+                    let run = BlockRange::covering(at, len);
+                    at += len;
+                    // What is said to be a hole reads as zeroes.
+                    for block in blocks_of(run).filter(|_| hole) {
+                        self.counts.blocks_verified += 1;
+                        self.volumes[volume].clients.read(block, WriteId::ZEROES, step);
+                    }
                 }
             }
             (_, Ok(_)) => self.counts.operations += 1,
