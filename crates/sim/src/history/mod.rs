@@ -1,6 +1,6 @@
 //! What clients did and saw, and whether one order of it exists.
 //!
-//! A history holds, for every block, the writes and reads of it with the moments
+//! A history holds, for every block (or sector, where clients write those), the writes and reads of it with the moments
 //! at which each began and ended. Moments are numbers that no two of them share.
 //! A write whose end nobody knows (the connection was lost, the engine stopped) has
 //! none: it may have taken effect at any time after its beginning, or never; but
@@ -93,47 +93,77 @@ struct BlockHistory {
     reads: Vec<(WriteId, Step)>,
 }
 
-/// The history of every block.
+/// What is read and written as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The block.
+    pub block: BlockNo,
+    /// One of its sectors; `None`: all of them.
+    pub sector: Option<u8>,
+}
+
+impl From<BlockNo> for Place {
+    fn from(block: BlockNo) -> Self {
+        Self { block, sector: None }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.sector {
+            Some(sector) => write!(f, "block {}, sector {sector}", self.block),
+            None => write!(f, "block {}", self.block),
+        }
+    }
+}
+
+/// The history of every block, or of every sector.
 #[derive(Clone, Debug, Default)]
 pub struct History {
-    blocks: BTreeMap<BlockNo, BlockHistory>,
+    places: BTreeMap<Place, BlockHistory>,
 }
 
 /// Why no order of one block's history exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Disorder {
-    /// The block.
-    pub block: BlockNo,
+    /// Where.
+    pub place: Place,
     /// Who saw what.
     pub what: String,
 }
 
 impl History {
-    /// A write of `id` to `block` begins; it is not answered yet.
+    /// A write of `id` at `at` begins; it is not answered yet.
     ///
     /// # Panics
-    /// If the block was written under this number before.
-    pub fn write_begins(&mut self, block: BlockNo, id: WriteId, client: u64, begun: Moment) {
-        self.begins(block, id, Step { client, begun, ended: None }, false);
+    /// If that was written under this number before.
+    pub fn write_begins(&mut self, at: impl Into<Place>, id: WriteId, client: u64, begun: Moment) {
+        self.begins(at.into(), id, Step { client, begun, ended: None }, false);
     }
 
-    /// A discard of `block` begins, or what writes zeroes: `id` names it, and not its content.
+    /// A discard of `at` begins, or what writes zeroes: `id` names it, and not its content.
     ///
     /// # Panics
-    /// If the block was written under this number before.
-    pub fn zeroing_begins(&mut self, block: BlockNo, id: WriteId, client: u64, begun: Moment) {
-        self.begins(block, id, Step { client, begun, ended: None }, true);
+    /// If that was written under this number before.
+    pub fn zeroing_begins(
+        &mut self,
+        at: impl Into<Place>,
+        id: WriteId,
+        client: u64,
+        begun: Moment,
+    ) {
+        self.begins(at.into(), id, Step { client, begun, ended: None }, true);
     }
 
-    fn begins(&mut self, block: BlockNo, id: WriteId, step: Step, zeroes: bool) {
+    fn begins(&mut self, at: Place, id: WriteId, step: Step, zeroes: bool) {
         let write = Write { step, decided: None, behind: None, zeroes };
-        let before = self.blocks.entry(block).or_default().writes.insert(id, write);
-        assert!(before.is_none(), "write {} of block {block} twice", id.0);
+        let before = self.places.entry(at).or_default().writes.insert(id, write);
+        assert!(before.is_none(), "write {} of {at} twice", id.0);
     }
 
     /// The write was acknowledged.
-    pub fn write_ended(&mut self, block: BlockNo, id: WriteId, ended: Moment) {
-        let write = self.blocks.get_mut(&block).and_then(|block| block.writes.get_mut(&id));
+    pub fn write_ended(&mut self, at: impl Into<Place>, id: WriteId, ended: Moment) {
+        let write = self.places.get_mut(&at.into()).and_then(|place| place.writes.get_mut(&id));
         if let Some(write) = write {
             write.step.ended = Some(ended);
         }
@@ -164,7 +194,7 @@ impl History {
         gone: impl Fn(WriteId) -> bool,
     ) -> u64 {
         let mut decided = 0;
-        for (id, write) in self.blocks.values_mut().flat_map(|block| &mut block.writes) {
+        for (id, write) in self.places.values_mut().flat_map(|block| &mut block.writes) {
             if write.step.ended.is_none() && write.decided.is_none() && gone(*id) {
                 write.decided = Some(by);
                 write.behind = behind;
@@ -175,21 +205,21 @@ impl History {
     }
 
     /// A write that was never handed over, or refused without effect.
-    pub fn write_undone(&mut self, block: BlockNo, id: WriteId) {
-        if let Some(block) = self.blocks.get_mut(&block) {
-            block.writes.remove(&id);
+    pub fn write_undone(&mut self, at: impl Into<Place>, id: WriteId) {
+        if let Some(place) = self.places.get_mut(&at.into()) {
+            place.writes.remove(&id);
         }
     }
 
-    /// A read of `block` found `id`.
-    pub fn read(&mut self, block: BlockNo, id: WriteId, step: Step) {
-        self.blocks.entry(block).or_default().reads.push((id, step));
+    /// A read of `at` found `id`.
+    pub fn read(&mut self, at: impl Into<Place>, id: WriteId, step: Step) {
+        self.places.entry(at.into()).or_default().reads.push((id, step));
     }
 
     /// Steps of all blocks.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.blocks.values().map(|block| block.writes.len() + block.reads.len()).sum()
+        self.places.values().map(|block| block.writes.len() + block.reads.len()).sum()
     }
 
     /// Whether nothing was done.
@@ -203,8 +233,8 @@ impl History {
     /// # Errors
     /// Two steps of one block that no order can hold.
     pub fn check(&self) -> Result<(), Disorder> {
-        for (block, history) in &self.blocks {
-            history.check().map_err(|what| Disorder { block: *block, what })?;
+        for (place, history) in &self.places {
+            history.check().map_err(|what| Disorder { place: *place, what })?;
         }
         Ok(())
     }

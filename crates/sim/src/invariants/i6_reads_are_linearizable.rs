@@ -57,6 +57,6 @@ pub fn check_block(
 pub fn check_history(volume: VolumeId, history: &History) -> Result<(), Violation> {
     history.check().map_err(|disorder| Violation {
         invariant: I6ReadsAreLinearizable,
-        what: format!("{volume} block {}: {}", disorder.block, disorder.what),
+        what: format!("{volume} {}: {}", disorder.place, disorder.what),
     })
 }

@@ -8,7 +8,7 @@ mod answer;
 
 use super::{
     What, World,
-    packet::{Ask, Packet},
+    packet::{Ask, Packet, Span},
     shape::MS,
     talk::{Heard, Talk},
 };
@@ -40,6 +40,8 @@ pub(super) const LOOSE_BLOCKS_FROM: u64 = 112;
 const LOOSE_BLOCKS_MAX: u64 = 24;
 /// Of a hundred discards, and questions what is stored, so many are for those.
 const LOOSE_PERCENT: u32 = 60;
+/// Of a hundred requests for blocks of several sectors, so many are for whole ones anyway.
+const WHOLE_PERCENT: u32 = 40;
 
 /// What clients speak.
 const MODES: [Mode; 3] = [Mode::Simple, Mode::Structured, Mode::Extended];
@@ -70,10 +72,7 @@ struct Under {
 impl Under {
     /// The write that it is, or the discard.
     fn write(&self) -> Option<WriteId> {
-        match self.ask {
-            Ask::Write(_, id) | Ask::Discard(_, id) | Ask::Zeroes(_, id, _) => Some(id),
-            Ask::Read(_) | Ask::Flush | Ask::Status(_) => None,
-        }
+        self.ask.change().map(|(id, ..)| id)
     }
 }
 
@@ -82,6 +81,8 @@ pub(super) struct Client {
     volume: usize,
     /// Blocks of that, as its node has said.
     blocks: u64,
+    /// Bytes of its logical blocks, as its node has said.
+    unit: u64,
     /// Its place in the network.
     place: usize,
     /// The node that it asks.
@@ -129,6 +130,7 @@ impl World {
             let client = Client {
                 volume: index % self.volumes.len(),
                 blocks: self.shape.blocks,
+                unit: BLOCK_BYTES as u64,
                 place: self.machines.len() + index,
                 node: rng.within(0..self.machines.len() as u64) as usize,
                 way: Way::None,
@@ -292,50 +294,68 @@ impl World {
         BlockRange::new(BlockNo::new(start), count)
     }
 
-    /// A range of either kind.
-    fn draw_any(&mut self, index: usize) -> BlockRange {
-        match self.clients[index].rng.percent(LOOSE_PERCENT) {
+    /// A part of the volume of either kind.
+    fn draw_any(&mut self, index: usize) -> Span {
+        let range = match self.clients[index].rng.percent(LOOSE_PERCENT) {
             true => self.draw_loose(index),
             false => self.draw_range(index),
+        };
+        self.draw_part(index, range)
+    }
+
+    /// Where logical blocks are smaller than blocks, some of the range's, more often than not.
+    fn draw_part(&mut self, index: usize, range: BlockRange) -> Span {
+        let (Client { rng, unit, .. }, span) = (&mut self.clients[index], Span::from(range));
+        if *unit == BLOCK_BYTES as u64 || rng.percent(WHOLE_PERCENT) {
+            return span;
         }
+        let per_block = BLOCK_BYTES as u64 / *unit;
+        let (skipped, left_out) = (rng.within(0..per_block), rng.within(0..per_block));
+        let (skipped, units) = (skipped * *unit, span.len / *unit);
+        let len = (units * *unit - skipped).saturating_sub(left_out * *unit).max(*unit);
+        Span { offset: span.offset + skipped, len }
     }
 
     /// What it asks for next; only to read if it is `stuck`.
     fn draw_ask(&mut self, index: usize, stuck: bool) -> Ask {
         let Client { rng, reads, .. } = &mut self.clients[index];
         let (kind, is_read) = (rng.within(0..100), rng.percent(*reads));
+        let range = match kind {
+            6..11 | 15..20 => self.draw_loose(index),
+            _ => self.draw_range(index),
+        };
+        let span = self.draw_part(index, range);
         match kind {
             0..4 if !stuck => Ask::Discard(self.draw_any(index), self.next_write()),
             4..6 if !stuck => {
                 let keep = self.clients[index].rng.percent(50);
                 Ask::Zeroes(self.draw_any(index), self.next_write(), keep)
             }
-            6..11 if !stuck => Ask::Write(self.draw_loose(index), self.next_write()),
+            6..11 if !stuck => Ask::Write(span, self.next_write()),
             11 => Ask::Flush,
             12..15 => Ask::Status(self.draw_any(index)),
-            15..20 => Ask::Read(self.draw_loose(index)),
-            _ if stuck || is_read => Ask::Read(self.draw_range(index)),
-            _ => Ask::Write(self.draw_range(index), self.next_write()),
+            15..20 => Ask::Read(span),
+            _ if stuck || is_read => Ask::Read(span),
+            _ => Ask::Write(span, self.next_write()),
         }
     }
 
     fn client_asks(&mut self, index: usize, conn: NetConn) {
-        let Client { volume, under, .. } = &self.clients[index];
-        let volume = *volume;
+        let Client { volume, unit, under, .. } = &self.clients[index];
+        let (volume, unit) = (*volume, *unit);
         // Writes that are not answered keep nobody from reading.
         let writes = under.values().filter(|under| !matches!(under.ask, Ask::Read(_))).count();
         let ask = self.draw_ask(index, writes >= WRITES_MAX);
         let (begun, since_ns) = (self.next_moment(), self.now_ns());
         let calm = !self.storming;
         let (history, client) = (&mut self.volumes[volume].clients, index as u64);
-        match ask {
-            Ask::Write(range, id) => {
-                blocks_of(range).for_each(|block| history.write_begins(block, id, client, begun));
+        if let Some((id, span, zeroes)) = ask.change() {
+            for place in span.places(unit) {
+                match zeroes {
+                    true => history.zeroing_begins(place, id, client, begun),
+                    false => history.write_begins(place, id, client, begun),
+                }
             }
-            Ask::Discard(range, id) | Ask::Zeroes(range, id, _) => {
-                blocks_of(range).for_each(|block| history.zeroing_begins(block, id, client, begun));
-            }
-            Ask::Read(_) | Ask::Flush | Ask::Status(_) => {}
         }
         let client = &mut self.clients[index];
         client.last_tag += 1;
@@ -398,12 +418,13 @@ impl World {
 
     fn client_hears(&mut self, index: usize, conn: NetConn, heard: Heard) -> Result<(), Violation> {
         match heard {
-            Heard::Welcome(size_bytes) => {
+            Heard::Welcome(size_bytes, block_bytes) => {
                 self.trace.note(&[71, index as u64, conn.0], || {
                     format!("client {index} is welcome on {}", conn.0)
                 });
                 self.clients[index].way = Way::Open(conn);
                 self.clients[index].blocks = size_bytes / BLOCK_BYTES as u64;
+                self.clients[index].unit = u64::from(block_bytes);
                 self.plan(index, 1..MS);
             }
             Heard::Refused => {
@@ -424,8 +445,4 @@ impl World {
         }
         quiet
     }
-}
-
-fn blocks_of(range: BlockRange) -> impl Iterator<Item = BlockNo> {
-    (range.start.get()..range.end().get()).map(BlockNo::new)
 }

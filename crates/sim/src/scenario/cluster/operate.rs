@@ -15,7 +15,7 @@ use crate::{
     history::History,
     invariants::{Violation, i5_nothing_acknowledged_is_lost},
     metadata::{Metadata, QuestionId},
-    model::Lineage,
+    model::{Lineage, SECTOR_BYTES},
     net::{Arrival, Network, Weather},
     plan::Trim,
     rng::SimRng,
@@ -39,6 +39,9 @@ const HEADER_BITS: u64 = 8 * 64;
 
 /// How long a node is down that lost power while it started.
 const DOWN_AGAIN_NS: std::ops::Range<u64> = 20 * MS..1000 * MS;
+
+/// Volumes with logical blocks of a sector, among a hundred.
+const SECTORS_PERCENT: u32 = 40;
 
 /// How a process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,11 +168,15 @@ impl World {
         }
         let Ok(name) = format!("volume{index}").parse() else { unreachable!("a good name") };
         let size_bytes = blocks * BLOCK_BYTES as u64;
+        let logical_block_bytes = match rng.percent(SECTORS_PERCENT) {
+            true => SECTOR_BYTES as u32,
+            false => BLOCK_BYTES as u32,
+        };
         let created = self.command(&Command::CreateVolume {
             volume: id,
             name,
             size_bytes,
-            logical_block_bytes: 4096,
+            logical_block_bytes,
             history,
             members,
             replicas: self.shape.replicas as u8,

@@ -1,6 +1,10 @@
 //! What travels between nodes, and between clients and nodes.
 
-use holdfast_types::BlockRange;
+use crate::{
+    history::Place,
+    model::{SECTOR_BYTES, WriteId},
+};
+use holdfast_types::{BLOCK_BYTES, BlockNo, BlockRange};
 use holdfast_wire::{
     FromReplica, ToReplica,
     catchup::{Answer, Question},
@@ -24,18 +28,66 @@ pub(super) enum Packet {
     Bytes(Vec<u8>),
 }
 
+/// A part of a volume, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Span {
+    pub(super) offset: u64,
+    pub(super) len: u64,
+}
+
+impl From<BlockRange> for Span {
+    fn from(range: BlockRange) -> Self {
+        Self { offset: range.start.offset(), len: range.bytes() }
+    }
+}
+
+impl Span {
+    /// The blocks that lie in it; or the sectors, if `unit` is a sector's bytes.
+    pub(super) fn places(self, unit: u64) -> impl Iterator<Item = Place> {
+        let first = self.offset.div_ceil(unit);
+        let place = move |nth: u64| {
+            let (block, rest) = (BlockNo::containing(nth * unit), nth * unit % BLOCK_BYTES as u64);
+            let sector = (unit == SECTOR_BYTES as u64).then_some((rest / unit) as u8);
+            Place { block, sector }
+        };
+        (first..((self.offset + self.len) / unit).max(first)).map(place)
+    }
+
+    /// The whole blocks in it.
+    pub(super) fn inner(self) -> Self {
+        const BLOCK: u64 = BLOCK_BYTES as u64;
+        let offset = self.offset.next_multiple_of(BLOCK);
+        let end = (self.offset + self.len) / BLOCK * BLOCK;
+        Self { offset, len: end.saturating_sub(offset) }
+    }
+}
+
 /// What a client asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ask {
-    Read(BlockRange),
+    Read(Span),
     /// Stores the content of this write.
-    Write(BlockRange, crate::model::WriteId),
+    Write(Span, WriteId),
     /// A number of its own tells a discard from others.
-    Discard(BlockRange, crate::model::WriteId),
+    Discard(Span, WriteId),
     /// Writes zeroes; whether they keep their space.
-    Zeroes(BlockRange, crate::model::WriteId, bool),
+    Zeroes(Span, WriteId, bool),
     Flush,
-    Status(BlockRange),
+    Status(Span),
+}
+
+impl Ask {
+    /// What it changes: its number, where, and whether to zeroes. A discard does so with whole
+    /// blocks only.
+    pub(super) fn change(self) -> Option<(WriteId, Span, bool)> {
+        match self {
+            Self::Write(span, id) => Some((id, span, false)),
+            Self::Zeroes(span, id, _) => Some((id, span, true)),
+            Self::Discard(span, id) => Some((id, span.inner(), true)),
+            Self::Read(_) | Self::Flush | Self::Status(_) => None,
+        }
+        .filter(|(_, span, _)| span.len > 0)
+    }
 }
 
 impl Packet {

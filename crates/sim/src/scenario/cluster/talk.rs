@@ -1,15 +1,14 @@
 //! A client's end of a connection: what it asks for in NBD's bytes, and what it hears.
 
-use super::packet::Ask;
+use super::packet::{Ask, Span};
 use crate::{
-    model::WriteId,
+    model::{SECTOR_BYTES, WriteId},
     nbd::{Agreed, Expected, Greeting, Header, Outcome, Replies, request},
 };
 use holdfast_frontend::nbd::{
     Mode,
     proto::{command, command_flag, state},
 };
-use holdfast_types::{BLOCK_BYTES, BlockNo, BlockRange};
 
 /// One request in so many asks for what every write is anyway: stable when it is answered.
 const FUA_EVERY: u64 = 3;
@@ -33,8 +32,8 @@ pub(super) enum Said {
 /// What a client hears.
 #[derive(Debug)]
 pub(super) enum Heard {
-    /// It may ask; the volume has so many bytes.
-    Welcome(u64),
+    /// It may ask; the volume has so many bytes, in logical blocks of so many.
+    Welcome(u64, u32),
     /// The volume is not here.
     Refused,
     /// The answer to its request of that number, or an error.
@@ -63,8 +62,8 @@ impl Talk {
                 match greeting.step()? {
                     None => {}
                     Some(Err(_)) => heard.push(Heard::Refused),
-                    Some(Ok(Agreed { size_bytes, allocation, leftover, .. })) => {
-                        heard.push(Heard::Welcome(size_bytes));
+                    Some(Ok(Agreed { size_bytes, block_bytes, allocation, leftover, .. })) => {
+                        heard.push(Heard::Welcome(size_bytes, block_bytes));
                         let (mode, replies) = (*mode, Replies::new(*mode, leftover));
                         *self = Self::Open { mode, allocation, replies };
                     }
@@ -94,24 +93,24 @@ impl Talk {
         let Self::Open { mode, allocation, replies } = self else {
             unreachable!("a client asks before it is welcome")
         };
-        let data = |range: BlockRange| Expected::Data {
-            offset: range.start.offset(),
-            len: range.bytes() as u32,
+        let data = |span: Span| Expected::Data {
+            offset: span.offset,
+            len: span.len as u32,
             unfragmented: false,
         };
-        let (command, range, expected) = match ask {
-            Ask::Read(range) => (command::READ, Some(range), data(range)),
-            Ask::Write(range, _) => (command::WRITE, Some(range), Expected::Done),
-            Ask::Discard(range, _) => (command::TRIM, Some(range), Expected::Done),
-            Ask::Zeroes(range, ..) => (command::WRITE_ZEROES, Some(range), Expected::Done),
-            Ask::Status(range) if *allocation => {
-                let expected = Expected::Extents { len: range.bytes(), one: false };
-                (command::BLOCK_STATUS, Some(range), expected)
+        let (command, span, expected) = match ask {
+            Ask::Read(span) => (command::READ, Some(span), data(span)),
+            Ask::Write(span, _) => (command::WRITE, Some(span), Expected::Done),
+            Ask::Discard(span, _) => (command::TRIM, Some(span), Expected::Done),
+            Ask::Zeroes(span, ..) => (command::WRITE_ZEROES, Some(span), Expected::Done),
+            Ask::Status(span) if *allocation => {
+                let expected = Expected::Extents { len: span.len, one: false };
+                (command::BLOCK_STATUS, Some(span), expected)
             }
             Ask::Flush | Ask::Status(_) => (command::FLUSH, None, Expected::Done),
         };
-        let offset = range.map_or(0, |range| range.start.offset());
-        let len = range.map_or(0, |range| range.bytes());
+        let offset = span.map_or(0, |span| span.offset);
+        let len = span.map_or(0, |span| span.len);
         let mut flags = if tag.is_multiple_of(FUA_EVERY) { command_flag::FUA } else { 0 };
         if matches!(ask, Ask::Zeroes(_, _, true)) {
             flags |= command_flag::NO_HOLE;
@@ -122,8 +121,8 @@ impl Talk {
         replies.expect(tag, offset, expected);
         let mut bytes = Vec::new();
         request(*mode, Header { flags, command, cookie: tag, offset, len }, &mut bytes);
-        if let Ask::Write(range, id) = ask {
-            payload(range, id, &mut bytes);
+        if let Ask::Write(span, id) = ask {
+            payload(span, id, &mut bytes);
         }
         bytes
     }
@@ -151,10 +150,11 @@ fn runs(extents: &[(u64, u64)]) -> Result<Vec<(u64, bool)>, String> {
 }
 
 /// What a write stores.
-fn payload(range: BlockRange, id: WriteId, out: &mut Vec<u8>) {
+fn payload(span: Span, id: WriteId, out: &mut Vec<u8>) {
     let start = out.len();
-    out.resize(start + range.bytes() as usize, 0);
-    for (block, into) in (range.start.get()..).zip(out[start..].chunks_mut(BLOCK_BYTES)) {
-        id.fill(BlockNo::new(block), into);
+    out.resize(start + span.len as usize, 0);
+    let sectors = span.places(SECTOR_BYTES as u64);
+    for (place, into) in sectors.zip(out[start..].chunks_mut(SECTOR_BYTES)) {
+        id.fill_sector(place.block, usize::from(place.sector.unwrap_or_default()), into);
     }
 }

@@ -1,18 +1,21 @@
 //! What clients are answered: data, success or an error, and which of them may be.
 
 use super::{
-    super::{World, packet::Ask, talk::Said},
-    Under, Way, blocks_of,
+    super::{
+        World,
+        packet::{Ask, Span},
+        talk::Said,
+    },
+    Under, Way,
 };
 use crate::{
-    history::Step,
+    history::{Place, Step},
     invariants::{
         Invariant::I9NoSilentCorruption, Violation, ensure, i6_reads_are_linearizable, liveness,
     },
     model::WriteId,
 };
 use holdfast_frontend::nbd::proto::Errno;
-use holdfast_types::{BLOCK_BYTES, BlockNo, BlockRange};
 
 impl World {
     pub(super) fn client_answered(
@@ -24,7 +27,7 @@ impl World {
         let Some(under) = self.clients[index].under.remove(&tag) else { return Ok(()) };
         let ended = self.next_moment();
         let client = &mut self.clients[index];
-        let volume = client.volume;
+        let (volume, unit) = (client.volume, client.unit);
         if under.calm && result.is_ok() {
             client.has_read |= matches!(under.ask, Ask::Read(_));
             client.has_changed |= matches!(under.ask, Ask::Write(..));
@@ -38,46 +41,41 @@ impl World {
             let decided = history.decide_behind(ended, id, |id| late.contains(&id));
             self.counts.late_writes_decided += decided;
         }
+        let step = Step { client: index as u64, begun: under.begun, ended: Some(ended) };
         match (under.ask, result) {
-            (Ask::Write(range, id), Ok(_)) => {
-                self.counts.operations += 1;
-                self.counts.writes_acked += 1;
-                self.volumes[volume].acked += 1;
-                for block in blocks_of(range) {
-                    self.volumes[volume].clients.write_ended(block, id, ended);
-                }
-            }
-            (Ask::Discard(range, id) | Ask::Zeroes(range, id, _), Ok(_)) => {
-                self.counts.operations += 1;
-                for block in blocks_of(range) {
-                    self.volumes[volume].clients.write_ended(block, id, ended);
-                }
-            }
-            (Ask::Read(range), Ok(Said::Data(data))) => {
+            (Ask::Read(span), Ok(Said::Data(data))) => {
                 self.counts.operations += 1;
                 self.counts.reads += 1;
-                let step = Step { client: index as u64, begun: under.begun, ended: Some(ended) };
-                for (block, bytes) in blocks_of(range).zip(data.chunks(BLOCK_BYTES)) {
-                    let id = read_as(block, bytes)?;
+                for (place, bytes) in span.places(unit).zip(data.chunks(unit as usize)) {
+                    let id = read_as(place, bytes)?;
                     self.counts.blocks_verified += 1;
-                    self.volumes[volume].clients.read(block, id, step);
+                    self.volumes[volume].clients.read(place, id, step);
                 }
             }
-            (Ask::Status(range), Ok(Said::Runs(runs))) => {
+            (Ask::Status(span), Ok(Said::Runs(runs))) => {
                 self.counts.operations += 1;
-                let step = Step { client: index as u64, begun: under.begun, ended: Some(ended) };
-                let mut at = range.start.offset();
+                let mut offset = span.offset;
                 for (len, hole) in runs {
-                    let run = BlockRange::covering(at, len);
-                    at += len;
+                    let run = Span { offset, len };
+                    offset += len;
                     // What is said to be a hole reads as zeroes.
-                    for block in blocks_of(run).filter(|_| hole) {
+                    for place in run.places(unit).filter(|_| hole) {
                         self.counts.blocks_verified += 1;
-                        self.volumes[volume].clients.read(block, WriteId::ZEROES, step);
+                        self.volumes[volume].clients.read(place, WriteId::ZEROES, step);
                     }
                 }
             }
-            (_, Ok(_)) => self.counts.operations += 1,
+            (ask, Ok(_)) => {
+                self.counts.operations += 1;
+                let acked = u64::from(matches!(ask, Ask::Write(..)));
+                self.counts.writes_acked += acked;
+                self.volumes[volume].acked += acked;
+                if let Some((id, span, _)) = ask.change() {
+                    for place in span.places(unit) {
+                        self.volumes[volume].clients.write_ended(place, id, ended);
+                    }
+                }
+            }
             (ask, Err(error)) => {
                 self.counts.errors += 1;
                 self.trace.note(&[72, index as u64, tag], || {
@@ -122,14 +120,18 @@ impl World {
 }
 
 /// The write that stored `bytes`.
-fn read_as(block: BlockNo, bytes: &[u8]) -> Result<WriteId, Violation> {
+fn read_as(place: Place, bytes: &[u8]) -> Result<WriteId, Violation> {
+    let block = place.block;
     let (id, named) = match bytes.iter().all(|byte| *byte == 0) {
         true => (WriteId::ZEROES, block),
         false => WriteId::named_in(bytes),
     };
-    let whole = named == block && id.matches(block, bytes);
-    ensure(I9NoSilentCorruption, whole, || {
-        format!("block {block} reads as write {} of block {named}, or garbage", id.0)
+    let matches = match place.sector {
+        Some(sector) => id.matches_sector(block, usize::from(sector), bytes),
+        None => id.matches(block, bytes),
+    };
+    ensure(I9NoSilentCorruption, named == block && matches, || {
+        format!("{place} reads as write {} of block {named}, or garbage", id.0)
     })?;
     Ok(id)
 }
