@@ -390,3 +390,18 @@ async fn a_full_disk_says_so_and_takes_writes_again_after_a_discard() {
     assert_eq!(shard.status().await.unwrap().disks[0].failure, None);
     shard.shutdown().await.unwrap();
 }
+
+#[tokio::test]
+async fn grants_wait_for_no_replica_whose_epoch_was_told_though_its_disk_is_away() {
+    let root = scratch();
+    let (shard, _) = start(root.path(), BackendChoice::Auto, None).await;
+    let unfloored = async || shard.status().await.unwrap().unfloored;
+    shard.suspend_leases(vec![volume(1), volume(2), volume(3)]).await.unwrap();
+    assert_eq!(unfloored().await.len(), 3);
+    let (away, copy) = (DiskId::from_u128(77), ReplicaId::from_u128(78));
+    shard.set_floor(away, volume(1), copy, Epoch::new(4)).await.unwrap_err();
+    shard.floor_leases(volume(2), Epoch::new(5)).await.unwrap();
+    assert_eq!(unfloored().await, [volume(3)]);
+    shard.forget_leases(volume(3)).await.unwrap();
+    assert!(unfloored().await.is_empty());
+}

@@ -115,8 +115,9 @@ impl LeaseGranter {
         }
     }
 
-    /// A disk was opened that holds a suspect replica, for which nothing was granted since
-    /// `since_ms`: until [`Self::floor`], grants extend nothing. Called beside [`Self::adopt`].
+    /// A disk was opened that holds a suspect replica, or is not there that may hold one, and nothing
+    /// was granted for it since `since_ms`: until [`Self::floor`], grants extend nothing. Called
+    /// beside [`Self::adopt`], or for want of it.
     pub fn suspend(&mut self, since_ms: u64, volume: VolumeId) {
         self.unfloored.insert(volume, since_ms);
     }
@@ -129,6 +130,12 @@ impl LeaseGranter {
             self.volumes.remove(&volume);
             self.adopt(since_ms, volume, epoch);
         }
+    }
+
+    /// The volumes that grants wait for: see [`Self::suspend`].
+    #[must_use]
+    pub fn unfloored(&self) -> Vec<VolumeId> {
+        self.unfloored.keys().copied().collect()
     }
 
     /// The replica is deleted: nobody reads from it any more.

@@ -92,6 +92,35 @@ impl ShardHandle {
             .await?
     }
 
+    /// What a replica here can have promised is not above `epoch`: grants wait for it no longer.
+    /// Part of [`Self::set_floor`]; alone, for one whose disk is not open.
+    pub async fn floor_leases(&self, volume: VolumeId, epoch: Epoch) -> Result<(), ShardGone> {
+        self.run(move |shard| async move { shard.floor_leases(volume, epoch) }).await
+    }
+
+    /// Grants nothing until it is known what was promised for these volumes, of which this node
+    /// has a replica that is on no disk here now. Before the shard is told of its cluster.
+    pub async fn suspend_leases(&self, volumes: Vec<VolumeId>) -> Result<(), ShardGone> {
+        self.run(move |shard| async move { shard.suspend_leases(&volumes) }).await
+    }
+
+    /// The volume is deleted, by the word of the metadata group: grants wait for it no longer.
+    pub async fn forget_leases(&self, volume: VolumeId) -> Result<(), ShardGone> {
+        self.run(move |shard| async move { shard.forget_leases(volume) }).await
+    }
+
+    /// As [`Self::delete_replica`], also of a suspect replica on a log that is damaged; only for a
+    /// volume that the catalogue has deleted.
+    pub async fn discard_replica(
+        &self,
+        disk: DiskId,
+        volume: VolumeId,
+        replica: ReplicaId,
+    ) -> Result<(), ReplicaError> {
+        self.run(move |shard| async move { shard.discard_replica(disk, volume, replica).await })
+            .await?
+    }
+
     /// Has a suspect replica that counts for no quorum start over
     /// ([`holdfast_replica::Host::reset`], which says when that may be). Durable on return.
     pub async fn reset_replica(

@@ -48,12 +48,44 @@ impl Shard {
         replica: ReplicaId,
         epoch: Epoch,
     ) -> Result<(), ReplicaError> {
-        let server = &self.inner.server;
-        self.change(disk, |host, tag| {
-            server.borrow_mut().floor(volume, epoch, host);
-            host.set_floor(tag, volume, replica, epoch);
-        })
-        .await
+        // Also when the disk has failed: the leases of all other volumes wait for it.
+        self.floor_leases(volume, epoch);
+        self.change(disk, |host, tag| host.set_floor(tag, volume, replica, epoch)).await
+    }
+
+    /// See [`super::ShardHandle::floor_leases`].
+    pub fn floor_leases(&self, volume: VolumeId, epoch: Epoch) {
+        self.inner.server.borrow_mut().floor(volume, epoch);
+    }
+
+    /// See [`super::ShardHandle::suspend_leases`].
+    pub fn suspend_leases(&self, volumes: &[VolumeId]) {
+        let (mut server, now_ms) = (self.inner.server.borrow_mut(), self.inner.clock.now_ms());
+        for volume in volumes {
+            server.suspend(*volume, now_ms);
+        }
+    }
+
+    /// See [`super::ShardHandle::forget_leases`].
+    pub fn forget_leases(&self, volume: VolumeId) {
+        self.inner.server.borrow_mut().forget(volume);
+    }
+
+    /// See [`super::ShardHandle::discard_replica`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn discard_replica(
+        &self,
+        disk: DiskId,
+        volume: VolumeId,
+        replica: ReplicaId,
+    ) -> Result<(), ReplicaError> {
+        if self.inner.volumes.borrow().get(volume).is_some() {
+            return Err(ReplicaError::Attached(volume));
+        }
+        self.change(disk, |host, tag| host.abandon(tag, volume, replica)).await?;
+        self.delete_replica(disk, volume).await
     }
 
     /// See [`super::ShardHandle::reset_replica`].

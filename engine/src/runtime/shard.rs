@@ -232,6 +232,7 @@ impl Shard {
             peers: inner.peers_status(),
             streams: inner.inbound.streams(),
             catch_ups: inner.server.borrow().pulls().into_iter().map(Into::into).collect(),
+            unfloored: inner.server.borrow().unfloored(),
         }
     }
 

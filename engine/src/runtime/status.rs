@@ -21,6 +21,9 @@ pub struct ShardStatus {
     pub streams: Vec<StreamStatus>,
     /// Replicas here that are catching up.
     pub catch_ups: Vec<CatchUpStatus>,
+    /// Volumes of which a replica here may have promised what nobody knows: until
+    /// [`super::ShardHandle::floor_leases`] no lease is extended.
+    pub unfloored: Vec<VolumeId>,
 }
 
 /// The connection to another node at one instant, as this one sees it.

@@ -231,6 +231,12 @@ impl Host {
         self.take_reset(tag, volume, replica, epoch);
     }
 
+    /// As [`Self::reset`], of a replica of a volume that is deleted, so that it can be deleted too:
+    /// nobody counts on what it says, and no engine will ask it. Answered in the same way.
+    pub fn abandon(&mut self, tag: Tag, volume: VolumeId, replica: ReplicaId) {
+        self.take_abandon(tag, volume, replica);
+    }
+
     /// Persists a promise. Answered by [`Event::Promised`].
     pub fn fence(&mut self, tag: Tag, fence: &Fence) {
         self.take_fence(tag, fence);

@@ -69,20 +69,33 @@ impl Host {
                 Some(volume) if epoch == Epoch::ZERO || volume.heard < epoch => {
                     Err(HostError::Unheard { volume: id, epoch })
                 }
-                Some(volume) => {
-                    volume.end_hold();
-                    let settled = volume.log.settled();
-                    // Not while the log is as it was found: it is left so until it is given up.
-                    if !self.damaged {
-                        self.truncate_log(at, settled, self.placed_upto);
-                    }
-                    self.activity += 1;
-                    let reset = Reset { tag, volume: at, cut: false, staged: false };
-                    return self.resets.push(reset);
-                }
+                Some(_) => return self.begin_reset(tag, at),
             },
         };
         self.events.push(Event::VolumeChanged { tag, result });
+    }
+
+    pub(super) fn take_abandon(&mut self, tag: Tag, id: VolumeId, replica: ReplicaId) {
+        let result = match self.copy_of(id, replica) {
+            Err(error) => Err(error),
+            Ok(at) if self.volume(at).is_some_and(|volume| volume.suspect) => {
+                return self.begin_reset(tag, at);
+            }
+            Ok(_) => Ok(()),
+        };
+        self.events.push(Event::VolumeChanged { tag, result });
+    }
+
+    fn begin_reset(&mut self, tag: Tag, at: VolIx) {
+        let Some(volume) = self.volumes[at.0 as usize].as_mut() else { return };
+        volume.end_hold();
+        let settled = volume.log.settled();
+        // Not while the log is as it was found: it is left so until it is given up.
+        if !self.damaged {
+            self.truncate_log(at, settled, self.placed_upto);
+        }
+        self.activity += 1;
+        self.resets.push(Reset { tag, volume: at, cut: false, staged: false });
     }
 
     /// This very copy, if it can be changed.

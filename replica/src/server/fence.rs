@@ -80,11 +80,27 @@ impl Server {
     }
 
     /// A suspect replica is told how high the promises can have been that it may have lost:
-    /// called right before [`Host::set_floor`]. From now on leases are granted again.
-    pub fn floor(&mut self, volume: VolumeId, epoch: Epoch, host: &Host) {
-        if let Some(report) = host.volume_report(volume) {
-            self.leases.floor(volume, report.promised.max(epoch));
-        }
+    /// called before [`Host::set_floor`], and also when the host cannot keep it: it promises nothing
+    /// then. From now on leases are granted again.
+    pub fn floor(&mut self, volume: VolumeId, epoch: Epoch) {
+        self.leases.floor(volume, epoch);
+    }
+
+    /// This node has a replica of the volume on a disk that is not open, and what it has promised is
+    /// not known: nothing is granted until [`Self::floor`]. Before any renewal is answered.
+    pub fn suspend(&mut self, volume: VolumeId, now_ms: u64) {
+        self.leases.suspend(now_ms, volume);
+    }
+
+    /// There is no such volume any more, by the word of the metadata group: nobody reads from it.
+    pub fn forget(&mut self, volume: VolumeId) {
+        self.leases.forget(volume);
+    }
+
+    /// The volumes that grants wait for.
+    #[must_use]
+    pub fn unfloored(&self) -> Vec<VolumeId> {
+        self.leases.unfloored()
     }
 
     fn promise(

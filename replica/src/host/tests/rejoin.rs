@@ -191,3 +191,37 @@ fn a_promise_on_a_damaged_log_leaves_the_log_as_it_is() {
         rig.drain();
     }
 }
+
+/// The volume was deleted: no engine asks for its promise any more, and no log takes the deletion.
+#[test]
+fn a_replica_of_a_deleted_volume_goes_without_being_asked() {
+    let mut rig = Rig::new(9);
+    rig.create(VOLUME, 4096);
+    rig.create(SOLE, 4096);
+    let mut writer = Writer::attach(&mut rig, VOLUME, 1);
+    for value in 1..9 {
+        writer.write(&mut rig, value, 1, 100 + value);
+        writer.commit_all(&mut rig);
+    }
+    rig.settle();
+    damage(&mut rig, 104);
+    rig.disk.power_cut();
+    rig.reopen_suspect();
+    let delete = |rig: &mut Rig| {
+        let tag = rig.tag();
+        rig.host.delete_volume(tag, VOLUME);
+        rig.changed(tag)
+    };
+    assert!(delete(&mut rig).is_err(), "the log takes no entries");
+    assert!(rig.reset(VOLUME, 1).is_err(), "no engine has asked");
+    let replica = rig.host.volume_report(VOLUME).unwrap().replica;
+    let tag = rig.tag();
+    rig.host.abandon(tag, VOLUME, replica);
+    rig.changed(tag).unwrap();
+    delete(&mut rig).unwrap();
+    rig.crash();
+    let left = rig.host.volumes();
+    assert_eq!(left.len(), 1);
+    assert!(left[0].volume == SOLE && left[0].suspect, "who has not started over stays suspect");
+    rig.create(VOLUME, 4096);
+}

@@ -106,6 +106,6 @@ impl World {
         self.trace.note(&[65, node as u64, epoch.get()], || {
             format!("{node}: replica {replica} of {id} is told of epoch {epoch}")
         });
-        process.server.floor(id, epoch, &process.host);
+        process.server.floor(id, epoch);
     }
 }
