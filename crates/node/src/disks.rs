@@ -4,10 +4,11 @@
 use crate::{DiskConfig, NodeError, StoreConfig};
 use holdfast_engine::runtime::{DiskParts, ShardParts};
 use holdfast_io::{BufPool, DirLock, crashsafe, dirlock::LOCK_FILE, fault};
+use holdfast_meta::{Catalogue, Member};
 use holdfast_replica::{FormatOptions, Host, HostError, HostOptions};
-use holdfast_types::{DiskId, NodeId};
+use holdfast_types::{DiskId, NodeId, ReplicaId, VolumeId};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{self, Seek as _},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -221,6 +222,13 @@ pub(crate) fn open(
     );
     inventory.add(host.disk_id(), capacity_bytes, took, lock);
     Ok(DiskParts { label: path.display().to_string(), disk, host, recovery })
+}
+
+/// Volumes of which the catalogue has a replica on this node that is not among those `held`.
+pub(crate) fn away(catalogue: &Catalogue, me: NodeId, held: &BTreeSet<ReplicaId>) -> Vec<VolumeId> {
+    let missing = |copy: &Member| copy.node == me && !held.contains(&copy.replica);
+    let away = catalogue.volumes().filter(|volume| volume.set.all().any(missing));
+    away.map(|volume| volume.id).collect()
 }
 
 /// What a shard needs beside its disks.

@@ -144,6 +144,12 @@ impl Running {
             voters: config.voters,
         };
         let meta = MetaGroup::open(meta, Arc::new(links.clone())).await?;
+        // Before anybody may connect: a disk that is away has promised what nobody here knows.
+        let status = shard.status().await.map_err(|_| NodeError::shard_gone())?;
+        let replicas = status.disks.iter().flat_map(|disk| &disk.replicas);
+        let held = replicas.map(|held| held.replica).collect();
+        let away = disks::away(&meta.catalogue().borrow(), data.node(), &held);
+        shard.suspend_leases(away).await.map_err(|_| NodeError::shard_gone())?;
         if let Some(cluster) = meta.cluster() {
             identity.set_cluster(cluster);
         }

@@ -10,9 +10,15 @@ use crate::{
 use holdfast_engine::runtime::ShardStatus;
 use holdfast_meta::{Catalogue, Command, Outcome, Phase, ProposeError, Volume};
 use holdfast_replica::{NewVolume, VolumeReport};
-use holdfast_types::{Epoch, NodeId, ReplicaId};
-use std::{collections::BTreeSet, time::Duration};
-use tokio::sync::watch;
+use holdfast_types::{DiskId, Epoch, NodeId, ReplicaId, VolumeId};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+use tokio::{
+    sync::watch,
+    task::{AbortHandle, JoinSet},
+};
 
 /// Whatever could not be done is tried again after this time.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -26,6 +32,9 @@ pub(crate) struct Reconciler {
     lost: BTreeSet<ReplicaId>,
     /// Replicas of which was said that their log is damaged.
     suspect: BTreeSet<ReplicaId>,
+    /// What waits for a checkpoint of a damaged disk, which may take long: the loop does not.
+    healing: BTreeMap<ReplicaId, AbortHandle>,
+    tasks: JoinSet<()>,
     registered: watch::Sender<bool>,
 }
 
@@ -34,7 +43,8 @@ impl Reconciler {
     pub(crate) fn new(member: Member, registered: watch::Sender<bool>) -> Self {
         let keeper = Keeper::new(member.clone());
         let (lost, suspect) = (BTreeSet::new(), BTreeSet::new());
-        Self { member, keeper, peers: None, lost, suspect, registered }
+        let (healing, tasks) = (BTreeMap::new(), JoinSet::new());
+        Self { member, keeper, peers: None, lost, suspect, healing, tasks, registered }
     }
 
     /// Runs until it is dropped.
@@ -78,15 +88,90 @@ impl Reconciler {
         let Ok(status) = self.member.shard.status().await else {
             return Err(NodeError::shard_gone());
         };
+        while self.tasks.try_join_next().is_some() {}
+        self.healing.retain(|_, task| !task.is_finished());
+        // Without the group there is nobody to ask or to tell; the next round tries again.
+        let mut open = self.follow_promises(&status).await?;
         let me = self.member.me.id;
-        let mut open = true;
         for volume in volumes {
             for copy in volume.set.all().filter(|copy| copy.node == me) {
-                // Without the group there is nobody to tell; the next round tries again.
                 open = open && self.follow_replica(volume, copy, &status).await;
             }
         }
         Ok(())
+    }
+
+    /// Tells replicas how high the promises can have been that they may have lost, whatever else
+    /// becomes of them: the leases that this node grants wait for all of them.
+    /// Whether the metadata group answered, or was not needed.
+    async fn follow_promises(&mut self, status: &ShardStatus) -> Result<bool, NodeError> {
+        let mut unsure = Vec::new();
+        for disk in status.disks.iter().filter(|disk| disk.failure.is_none()) {
+            let held = disk.replicas.iter().filter(|held| !held.floored);
+            unsure.extend(held.map(|held| (disk.disk, held.volume, held.replica)));
+        }
+        unsure.retain(|(_, _, replica)| !self.healing.contains_key(replica));
+        // As of now: an epoch that was granted since would not be covered.
+        if unsure.is_empty() && status.unfloored.is_empty() {
+            return Ok(true);
+        }
+        if self.member.meta.read_barrier(PROPOSE_MAX).await.is_err() {
+            return Ok(false);
+        }
+        let shard = &self.member.shard;
+        for volume in status.unfloored.iter().copied() {
+            let told = match self.member.volume(volume) {
+                Some(now) => shard.floor_leases(volume, now.epoch).await,
+                // It was deleted, and nobody reads from it.
+                None => shard.forget_leases(volume).await,
+            };
+            told.map_err(|_| NodeError::shard_gone())?;
+        }
+        for (disk, id, replica) in unsure {
+            match self.member.volume(id) {
+                Some(now) => self.set_floor(disk, &now, replica),
+                None => self.discard_orphan(disk, id, replica),
+            }
+        }
+        Ok(true)
+    }
+
+    fn set_floor(&mut self, disk: DiskId, now: &Volume, replica: ReplicaId) {
+        let (shard, id, epoch) = (self.member.shard.clone(), now.id, now.epoch);
+        self.heal(replica, async move {
+            if let Err(error) = shard.set_floor(disk, id, replica, epoch).await {
+                tracing::warn!(volume = %id, %replica, %error, "cannot tell the replica of the epoch");
+            }
+        });
+    }
+
+    /// What damage has brought back of a volume that is deleted: its deletion was in what
+    /// was lost. Only on a disk that the cluster knows as this node's.
+    fn discard_orphan(&mut self, disk: DiskId, id: VolumeId, replica: ReplicaId) {
+        let me = self.member.me.id;
+        if self.member.catalogue().disk(disk).is_none_or(|known| known.node != me) {
+            return;
+        }
+        self.discard(disk, id, replica);
+    }
+
+    fn discard(&mut self, disk: DiskId, id: VolumeId, replica: ReplicaId) {
+        let shard = self.member.shard.clone();
+        self.heal(replica, async move {
+            match shard.discard_replica(disk, id, replica).await {
+                Ok(()) => tracing::info!(volume = %id, %replica, %disk, "damaged replica of a deleted volume deleted"),
+                Err(error) => {
+                    tracing::warn!(volume = %id, %replica, %disk, %error, "cannot delete a damaged replica yet");
+                }
+            }
+        });
+    }
+
+    /// One task at a time for a replica. The loop sees what came of it.
+    fn heal(&mut self, replica: ReplicaId, task: impl Future<Output = ()> + Send + 'static) {
+        if !self.healing.contains_key(&replica) {
+            self.healing.insert(replica, self.tasks.spawn(task));
+        }
     }
 
     /// Whether the metadata group answered, or was not needed.
@@ -131,6 +216,10 @@ impl Reconciler {
                 // The replica is durable before the catalogue hears of it (I8).
                 self.tell(Command::ReplicaReady { volume: volume_id, replica }).await
             }
+            Phase::Deleting if here && held.is_some_and(|held| held.suspect) => {
+                self.discard(copy.disk, volume_id, replica);
+                true
+            }
             Phase::Deleting => {
                 if here && let Err(error) = self.delete(volume, copy).await {
                     tracing::warn!(volume = %volume.id, name = %volume.name, error, "cannot delete a replica yet");
@@ -171,19 +260,8 @@ impl Reconciler {
                 );
             }
         }
-        if !held.floored {
-            // As of now: an epoch that was granted since would not be covered.
-            if self.member.meta.read_barrier(PROPOSE_MAX).await.is_err() {
-                return false;
-            }
-            let Some(now) = self.member.volume(id) else { return true };
-            let told = self.member.shard.set_floor(copy.disk, id, replica, now.epoch).await;
-            if let Err(error) = told {
-                tracing::warn!(volume = %id, name = %volume.name, %replica, %error, "cannot tell the replica of the epoch");
-            }
-            return true;
-        }
-        if sealing(volume, replica, held.heard).is_none() {
+        let busy = self.healing.contains_key(&replica);
+        if !held.floored || busy || sealing(volume, replica, held.heard).is_none() {
             return true;
         }
         // As of now, and after the engine has asked: a change of an older generation would be
@@ -215,15 +293,18 @@ impl Reconciler {
         {
             return true;
         }
-        match self.member.shard.reset_replica(copy.disk, id, replica, sealed.epoch).await {
-            Ok(()) => tracing::info!(
-                volume = %id, name = %volume.name, %replica, applied = %held.applied_lsn,
-                "the replica has dropped its damaged log and catches up"
-            ),
-            Err(error) => {
-                tracing::warn!(volume = %id, name = %volume.name, %replica, %error, "the replica cannot start over yet");
+        let (shard, disk) = (self.member.shard.clone(), copy.disk);
+        self.heal(replica, async move {
+            match shard.reset_replica(disk, id, replica, sealed.epoch).await {
+                Ok(()) => tracing::info!(
+                    volume = %id, name = %sealed.name, %replica,
+                    "the replica has dropped its damaged log and catches up"
+                ),
+                Err(error) => {
+                    tracing::warn!(volume = %id, name = %sealed.name, %replica, %error, "the replica cannot start over yet");
+                }
             }
-        }
+        });
         true
     }
 

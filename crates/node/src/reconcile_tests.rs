@@ -2,7 +2,7 @@
 
 use super::*;
 use holdfast_meta::{Disk, Member as Copy, Node, Rejected};
-use holdfast_types::{DiskId, HistoryId, VolumeId};
+use holdfast_types::HistoryId;
 
 const VOLUME: VolumeId = VolumeId::from_u128(1);
 
@@ -101,4 +101,18 @@ fn no_set_is_sealed_for_a_member_nor_before_the_engine_in_force_has_asked() {
         None,
         "by an older one"
     );
+}
+
+/// What it has promised is not known: no lease is granted before that is told.
+#[test]
+fn a_replica_that_is_on_no_open_disk_at_the_start_is_away() {
+    let catalogue = alone();
+    let away = |node, held: &[u128]| {
+        let held = held.iter().map(|n| copy(*n).replica).collect();
+        crate::disks::away(&catalogue, node, &held)
+    };
+    assert_eq!(away(copy(2).node, &[]), [VOLUME]);
+    assert_eq!(away(copy(2).node, &[1, 3]), [VOLUME], "another's is not its own");
+    assert_eq!(away(copy(2).node, &[2]), []);
+    assert_eq!(away(NodeId::from_u128(99), &[]), []);
 }
