@@ -3,7 +3,10 @@
 //! itself while the catalogue still names this node.
 
 use crate::member::Member;
-use holdfast_engine::runtime::{AttachVolume, DetachError, MemberSpec};
+use holdfast_engine::{
+    core::StopReason,
+    runtime::{AttachError, AttachVolume, DetachError, MemberSpec},
+};
 use holdfast_meta::{Command, Outcome, ProposeError, Rejected, Volume};
 use holdfast_types::{BLOCK_BYTES, Epoch, VolumeId};
 use std::{
@@ -17,6 +20,10 @@ use tokio::{sync::watch, task::JoinSet};
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 /// Longest pause: a volume is served soon after what it waited for is there.
 const RETRY_MAX: Duration = Duration::from_secs(2);
+
+/// Longest pause when too many logs are damaged: each attempt takes an epoch, and what
+/// would help is a replica that comes back or a person.
+const RETRY_SUSPECT_MAX: Duration = Duration::from_secs(30);
 
 /// What the catalogue wants of a volume here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,6 +117,29 @@ struct Serving {
     read_only: bool,
 }
 
+/// Why a volume is not served.
+struct NotServed {
+    reason: String,
+    /// The longest pause before the next attempt.
+    longest: Duration,
+}
+
+impl From<String> for NotServed {
+    fn from(reason: String) -> Self {
+        Self { reason, longest: RETRY_MAX }
+    }
+}
+
+impl From<&AttachError> for NotServed {
+    fn from(error: &AttachError) -> Self {
+        let longest = match error {
+            AttachError::Stopped { reason: StopReason::Suspect, .. } => RETRY_SUSPECT_MAX,
+            _ => RETRY_MAX,
+        };
+        Self { reason: error.to_string(), longest }
+    }
+}
+
 impl One {
     async fn run(mut self) {
         let mut pause = RETRY_FIRST;
@@ -127,7 +157,7 @@ impl One {
                 }
                 // Something else is wanted by now.
                 Ok(None) => {}
-                Err(reason) => {
+                Err(NotServed { reason, longest }) => {
                     if self.member.attachments.set_waiting(self.volume, Some(reason.clone())) {
                         tracing::warn!(volume = %self.volume, reason, "not served yet");
                     }
@@ -136,7 +166,7 @@ impl One {
                         // The sender is gone when the node stops.
                         changed = self.wishes.changed() => if changed.is_err() { return },
                     }
-                    pause = (pause * 2).min(RETRY_MAX);
+                    pause = (pause * 2).min(longest);
                 }
             }
         }
@@ -146,7 +176,7 @@ impl One {
     }
 
     /// Takes an epoch and attaches; `None` when that is wanted no longer.
-    async fn attach(&mut self, wanted: &Wanted) -> Result<Option<Serving>, String> {
+    async fn attach(&mut self, wanted: &Wanted) -> Result<Option<Serving>, NotServed> {
         // What is left of an earlier engine.
         self.detach().await;
         let Some(granted) = self.grant().await? else { return Ok(None) };
@@ -172,7 +202,7 @@ impl One {
                 }
             }
         };
-        attached.map_err(|error| error.to_string())?;
+        attached.map_err(|error| NotServed::from(&error))?;
         tracing::info!(volume = %granted.id, name = %granted.name, %epoch, "volume attached");
         self.member.exports.offer(&granted, wanted.read_only, true);
         Ok(Some(Serving { volume: granted, read_only: wanted.read_only }))
@@ -281,5 +311,19 @@ fn spec(volume: &Volume, read_only: bool) -> AttachVolume {
         read_only,
         members: voters.chain(learners).collect(),
         min_replicas: volume.min_replicas,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_damaged_logs_are_waited_for_at_length() {
+        let stopped = |reason| AttachError::Stopped { volume: VolumeId::from_u128(1), reason };
+        let longest = |error: &AttachError| NotServed::from(error).longest;
+        assert_eq!(longest(&stopped(StopReason::Suspect)), RETRY_SUSPECT_MAX);
+        assert_eq!(longest(&stopped(StopReason::Fenced { promised: Epoch::new(2) })), RETRY_MAX);
+        assert!(RETRY_MAX < RETRY_SUSPECT_MAX);
     }
 }
