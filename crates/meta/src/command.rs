@@ -57,7 +57,8 @@ pub enum Command {
         members: Vec<Member>,
         /// How many replicas are wanted: 1 to 7.
         replicas: u8,
-        /// The set never shrinks below; 1 to `replicas`.
+        /// The engine lets the set shrink no further, but by members with a damaged log; 1 to
+        /// `replicas`.
         min_replicas: u8,
     },
     /// Gives up a volume that is not attached. It stays as [`Phase::Deleting`] until
@@ -106,7 +107,7 @@ pub enum Command {
         expected: Epoch,
     },
     /// Changes who counts for a volume's quorums, by at most one member. Members that
-    /// no longer count become learners.
+    /// no longer count become learners. How small the set may get is the engine's to judge.
     ChangeSet {
         /// Of which volume.
         volume: VolumeId,

@@ -25,7 +25,8 @@ pub struct Config {
     pub logical_block_bytes: u32,
     /// Refuse writes.
     pub read_only: bool,
-    /// A set of fewer members is never proposed.
+    /// A set of fewer members is proposed only without one whose log is damaged, and takes no
+    /// writes if it would commit them on fewer copies.
     pub min_replicas: u8,
     /// A member that has not streamed for so long is proposed out of the set.
     pub shrink_after_ms: u64,

@@ -146,7 +146,12 @@ impl Quorums {
 }
 
 fn majority(set: MemberSet) -> u32 {
-    set.len() / 2 + 1
+    majority_of(set.len())
+}
+
+/// How many of so many members commit.
+pub(super) fn majority_of(members: u32) -> u32 {
+    members / 2 + 1
 }
 
 #[cfg(test)]

@@ -156,7 +156,7 @@ impl EngineCore {
 
     /// Members whose log may have lost what it acknowledged. Their promise
     /// counts, their log does not.
-    fn suspects(&self) -> MemberSet {
+    pub(super) fn suspects(&self) -> MemberSet {
         self.members.which(|member| member.suspect)
     }
 

@@ -9,8 +9,13 @@
 //! A member that has not streamed for a while goes, so that the set can lose its next
 //! one too; a learner that streams comes in. A member whose disk is full stays: space
 //! is the user's to make, and a smaller set would be no fuller.
+//!
+//! `min_replicas` keeps members that are away, not those with a damaged log: these count for no
+//! log as it is, and start over only out of the set. While fewer copies commit than a set of
+//! `min_replicas` wants, writes wait.
 
 use super::member::Member;
+use super::quorum::majority_of;
 use super::{Command, EngineCore, Link, MEMBERS_MAX, MemberSet, Quorums, StateName, StopReason};
 use holdfast_types::mutant::{Mutant, active};
 use holdfast_types::{Generation, Lsn};
@@ -97,22 +102,21 @@ impl EngineCore {
         }
     }
 
-    /// The set without the member that is absent for longest, if it is for long enough.
+    /// The set without a member that is absent for long enough: one with a damaged log first,
+    /// whatever the minimum is, then the one that is absent for longest.
     fn smaller_set(&self, streaming: MemberSet) -> Option<MemberSet> {
         let current = self.quorums.current();
-        if current.len() <= self.members_min() {
-            return None;
-        }
+        let dispensable = self.dispensable();
         let now = self.now?;
         let gone = |member: &&Member| {
             let since = |at| now.saturating_duration_since(at) >= self.shrink_after;
             let full = member.refused == Some(Refusal::Full);
-            current.contains(member.id)
+            dispensable.contains(member.id)
                 && (member.is(Link::Lost) || !full && member.absent_since.is_some_and(since))
         };
         let mut gone: SmallVec<[&Member; MEMBERS_MAX as usize]> =
             self.members.iter().filter(gone).collect();
-        gone.sort_by_key(|member| (!member.is(Link::Lost), member.absent_since));
+        gone.sort_by_key(|m| (!m.suspect, !m.is(Link::Lost), m.absent_since));
         let sets = gone.into_iter().map(|m| current.without([m.id].into_iter().collect()));
         sets.into_iter().find(|set| Quorums::new(*set, None).commits(streaming))
     }
@@ -132,6 +136,22 @@ impl EngineCore {
 
     fn members_min(&self) -> u32 {
         u32::from(self.min_replicas).max(1)
+    }
+
+    /// Members of which the set may lose one: at the minimum those with a damaged log only.
+    fn dispensable(&self) -> MemberSet {
+        let current = self.quorums.current();
+        match current.len() {
+            0 | 1 => MemberSet::EMPTY,
+            all if all > self.members_min() => current,
+            _ => current.and(self.suspects()),
+        }
+    }
+
+    /// Whether what is written would be committed on fewer copies than the smallest set that
+    /// the user wants does.
+    pub(super) fn is_short_of_copies(&self) -> bool {
+        majority_of(self.quorums.current().len()) < majority_of(self.members_min())
     }
 
     pub(super) fn set_decided(
@@ -182,10 +202,9 @@ impl EngineCore {
         if let Some(change) = self.change.filter(|change| change.proposed) {
             return Quorums::new(change.members, None).commits(alive);
         }
-        current.len() > self.members_min()
-            && current.without(alive).iter().any(|gone| {
-                let rest = current.without([gone].into_iter().collect());
-                Quorums::new(rest, None).commits(alive)
-            })
+        self.dispensable().without(alive).iter().any(|gone| {
+            let rest = current.without([gone].into_iter().collect());
+            Quorums::new(rest, None).commits(alive)
+        })
     }
 }

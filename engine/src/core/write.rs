@@ -148,7 +148,7 @@ impl EngineCore {
 
     /// Gives LSNs to the writes that are ready, as far as window and space allow.
     pub(super) fn sequence(&mut self) {
-        if !self.serves() {
+        if !self.serves() || self.is_short_of_copies() {
             return;
         }
         while let Some(id) = self.ready.front().copied() {

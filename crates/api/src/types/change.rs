@@ -19,7 +19,7 @@ pub struct CreateVolume {
     /// with a disk when there are fewer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<u8>,
-    /// The set is never made smaller than this; the default is 1.
+    /// The set is made smaller than this only by replicas whose log is damaged; the default is 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_replicas: Option<u8>,
 }

@@ -27,7 +27,7 @@ pub struct VolumeStatus {
     pub generation: u64,
     /// Replicas wanted.
     pub replicas_wanted: u8,
-    /// The set is never made smaller than this.
+    /// The set is made smaller than this only by replicas whose log is damaged.
     pub min_replicas: u8,
     /// All up to here is durable on a commit quorum; 0 while no engine says.
     pub commit_lsn: u64,

@@ -115,7 +115,7 @@ pub struct Volume {
     pub set: ReplicaSet,
     /// How many replicas are wanted.
     pub replicas: u8,
-    /// The set never shrinks below this many members.
+    /// The engine keeps at least so many members in the set, but for those with a damaged log.
     pub min_replicas: u8,
     /// Where it is in its life.
     pub phase: Phase,

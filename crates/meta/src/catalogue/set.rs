@@ -1,5 +1,8 @@
 //! Changes of a replica set: by compare-and-swap on epoch and generation, one
 //! member at a time, so that any quorum of the old set meets any of the new one.
+//!
+//! How small a set may get is the engine's to judge: of `min_replicas` it excepts members
+//! whose log is damaged, and only it knows of them. Nothing that is safe depends on it.
 
 use super::{Catalogue, Member, ReplicaSet};
 use crate::{Outcome, Rejected};
@@ -34,8 +37,7 @@ impl Catalogue {
             let (held, expected) = (held.set.generation, generation);
             return Err(Rejected::GenerationMoved { held, expected });
         }
-        let least = usize::from(held.min_replicas);
-        held.set = changed(&held.set, volume, &wanted, &present, least)?;
+        held.set = changed(&held.set, volume, &wanted, &present)?;
         Ok(Outcome::Volume(held.clone()))
     }
 }
@@ -45,14 +47,13 @@ fn changed(
     volume: VolumeId,
     wanted: &BTreeSet<ReplicaId>,
     present: &BTreeSet<ReplicaId>,
-    least: usize,
 ) -> Result<ReplicaSet, Rejected> {
     let no = |cause: &str| Err(Rejected::Members(cause.to_owned()));
     if wanted.symmetric_difference(present).count() > 1 {
         return no("a set changes by one member at a time");
     }
-    if wanted.len() < present.len() && wanted.len() < least {
-        return no("it would have fewer members than the volume allows");
+    if wanted.is_empty() {
+        return no("a volume without a member would be lost");
     }
     if let Some(&replica) = wanted.iter().find(|id| set.all().all(|m| m.replica != **id)) {
         return Err(Rejected::NoReplica { volume, replica });

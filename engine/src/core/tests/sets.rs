@@ -1,9 +1,9 @@
 //! The replica set shrinks and grows, one member at a time, and never on a guess.
 
 use super::rig::{PLENTY, Rig, SHRINK_AFTER};
-use crate::core::{MemberId, StateName};
+use crate::core::{Event, MemberId, StateName};
 use holdfast_types::Epoch;
-use holdfast_wire::Refusal;
+use holdfast_wire::{Promise, Refusal};
 use std::time::Duration;
 
 const ONE: Duration = Duration::from_millis(1);
@@ -199,6 +199,81 @@ fn a_set_never_gets_smaller_than_wanted_nor_loses_its_quorum() {
     rig.member_down(1);
     rig.tick(SHRINK_AFTER * 2);
     assert_eq!(rig.turn(), [""; 0], "min_replicas");
+}
+
+/// The member promises with a damaged log, and stays so for as long as it takes to be taken out.
+fn suspect(rig: &mut Rig, member: u8) {
+    let promise = Promise { suspect: true, ..Rig::promise_of(&[(4, 1)], 10) };
+    rig.core.handle(Event::Promised { member: MemberId(member), result: Ok(promise) });
+}
+
+/// A damaged log counts for nobody, and its replica starts over only out of the set.
+#[test]
+fn at_the_minimum_a_member_with_a_damaged_log_is_taken_out_and_writes_wait_until_it_is_back() {
+    let mut rig = Rig::with(2, |config| config.min_replicas = 2);
+    rig.turn();
+    rig.promise(0, &[(4, 1)], 10);
+    rig.credits(0, PLENTY);
+    suspect(&mut rig, 1);
+    // One log meets every commit quorum of two, but is none.
+    assert_eq!(rig.turn(), ["append 0 after 4/10 commit 0: "]);
+    assert_eq!(rig.core.state(), StateName::Recovering);
+    rig.tick(SHRINK_AFTER);
+    assert_eq!(rig.turn(), ["fence 1 epoch 5", "propose 0 after generation 1"]);
+    suspect(&mut rig, 1);
+    rig.decided(2, &[0], true);
+    assert_eq!(rig.turn(), ["append 0 after 4/10 commit 0: 11 epoch start"]);
+    rig.ack_now(0, 11);
+    assert_eq!(rig.turn(), ["commit 0 11", "serving"]);
+
+    rig.write(1, 0, 4096, 7);
+    assert_eq!(rig.turn(), [""; 0], "a set of two would commit it on two");
+    rig.tick(Duration::from_secs(2));
+    assert_eq!(rig.turn(), ["fence 1 epoch 5"]);
+    rig.promise(1, &[(4, 1), (5, 11)], 11);
+    rig.credits(1, PLENTY);
+    assert_eq!(rig.turn(), ["append 1 after 5/11 commit 11: ", "propose 0 1 after generation 2"]);
+    assert_eq!(rig.turn(), [""; 0], "nothing is known yet");
+    rig.decided(3, &[0, 1], true);
+    assert!(rig.turn().iter().any(|line| line.contains("append 1 after 5/11 commit 11: 12 write")));
+    rig.ack_now(0, 12);
+    assert_eq!(rig.turn(), [""; 0]);
+    rig.ack_now(1, 12);
+    assert_eq!(rig.turn()[0], "reply 1 1 done");
+}
+
+/// As many copies commit as before: there is nothing to wait for.
+#[test]
+fn a_damaged_log_is_taken_out_before_what_is_away_and_writes_go_on() {
+    let mut rig = Rig::with(5, |config| config.min_replicas = 5).serve();
+    rig.member_down(1);
+    rig.tick(ONE);
+    rig.member_down(2);
+    rig.tick(SHRINK_AFTER);
+    assert_eq!(rig.turn(), [""; 0], "min_replicas");
+    rig.up(2);
+    rig.turn();
+    suspect(&mut rig, 2);
+    assert_eq!(rig.turn(), ["propose 0 1 3 4 after generation 1"]);
+    rig.decided(2, &[0, 1, 3, 4], true);
+    rig.tick(SHRINK_AFTER);
+    assert_eq!(rig.turn(), ["fence 2 epoch 5"], "the one that is away stays");
+    rig.write(1, 0, 4096, 7);
+    assert_eq!(rig.turn().len(), 3, "three appends");
+    for member in [0, 3, 4] {
+        rig.ack_now(member, 12);
+    }
+    assert_eq!(rig.turn()[0], "reply 1 1 done");
+}
+
+/// What commits is a sound log: of two, none is left.
+#[test]
+fn the_last_sound_log_is_never_taken_out() {
+    let mut rig = Rig::with(2, |config| config.min_replicas = 2);
+    rig.turn();
+    suspect(&mut rig, 0);
+    suspect(&mut rig, 1);
+    assert!(rig.turn()[0].starts_with("stopped: the log of its replica is damaged"));
 }
 
 #[test]

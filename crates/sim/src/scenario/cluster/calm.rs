@@ -194,7 +194,8 @@ impl World {
     /// What is left of a volume's set cannot be made whole again without a person who says what
     /// is lost: all that count are on such nodes or have a damaged log, so that others cannot
     /// get from them what is missing; or those that count with a sound log are no commit quorum,
-    /// and `min_replicas` forbids to take another out.
+    /// and `min_replicas` forbids to take out one that is away; or what is left of a smaller
+    /// set cannot become as large as `min_replicas` wants it for writes.
     pub(super) fn is_beyond_help(&self, index: usize) -> bool {
         let Some(truth) = self.metadata.catalogue().volume(self.volumes[index].id) else {
             return false;
@@ -207,9 +208,16 @@ impl World {
         };
         let (sound, all) = (nodes.iter().filter(|node| !lost(node)).count(), nodes.len());
         let commits = |all: usize| 2 * sound > all;
-        let shrinks = all > usize::from(truth.min_replicas) && commits(all - 1);
+        let least = usize::from(truth.min_replicas);
+        let starts_over = |node: &usize| {
+            let machine = &self.machines[*node];
+            machine.damaged && machine.state == MachineState::Up
+        };
+        let shrinks = (all > least || nodes.iter().any(starts_over)) && commits(all - 1);
         let hurt = |node: &usize| self.is_excused(*node) || self.machines[*node].damaged;
-        nodes.iter().all(hurt) || !(commits(all) || shrinks)
+        let able = self.volumes[index].replicas.keys().filter(|node| !self.is_excused(**node));
+        let short = all.max(able.count()) / 2 < least / 2;
+        nodes.iter().all(hurt) || !(commits(all) || shrinks) || short
     }
 
     /// What a volume lacks.
