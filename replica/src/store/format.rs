@@ -53,7 +53,9 @@ pub(super) fn format(disk: &mut dyn Disk, options: &StoreOptions) -> Result<Disk
     let stream = StreamId::from_bytes(DiskId::random().to_bytes());
     let ring = Ring { file: wal, base: plan.wal_base, config, stream };
     let start = Wal::create(disk, ring)?;
-    // 3.
+    // 3. What an interrupted format left of the ring may have had holes, which looked like
+    // space that was taken.
+    let plan = self::plan(disk, superblock_file, config, options.capacity_bytes)?;
     let data = create(disk, DATA_FILE)?;
     if !disk.is_device() {
         disk.run(Op::Allocate { file: data, offset: 0, len: plan.slots * SLOT_BYTES as u64 })?;
@@ -137,8 +139,8 @@ fn plan(
         return Ok(Plan { wal_base, data_base, slots, slot_capacity: slots });
     }
     let mut available = disk.available().map_err(StoreError::io("cannot tell the free space"))?;
-    for name in [WAL_FILE, DATA_FILE] {
-        // What an interrupted format has taken already will be used.
+    for name in [SUPERBLOCK_FILE, WAL_FILE, DATA_FILE] {
+        // What is taken already, by this format or one that was interrupted, will be used.
         if let Ok(file) = disk.open(name, OpenMode::ReadOnly) {
             available += disk.len(file).map_err(StoreError::io("cannot size a file"))?;
         }

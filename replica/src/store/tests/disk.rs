@@ -84,6 +84,8 @@ pub(super) struct TestDisk {
     budget: Option<u64>,
     pub(super) ops: u64,
     pub(super) available: u64,
+    /// Bytes of holes in files, which the next allocation fills.
+    pub(super) holes: u64,
     pub(super) fail: Option<Fail>,
 }
 
@@ -97,6 +99,7 @@ impl TestDisk {
             budget: None,
             ops: 0,
             available,
+            holes: 0,
             fail: None,
         }
     }
@@ -117,6 +120,7 @@ impl TestDisk {
             budget: None,
             ops: 0,
             available: self.available,
+            holes: self.holes,
             fail: None,
         }
     }
@@ -206,10 +210,12 @@ impl TestDisk {
             Op::Allocate { file, offset, len } => {
                 let file = &mut self.files[file.0 as usize].1;
                 let more = (offset + len).saturating_sub(file.len);
-                if more > self.available {
+                let needed = more + self.holes;
+                if needed > self.available {
                     return Err(error("allocate", DiskErrorKind::NoSpace));
                 }
-                self.available -= more;
+                self.available -= needed;
+                self.holes = 0;
                 file.len += more;
                 Ok(OpResult::Done)
             }

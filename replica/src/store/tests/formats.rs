@@ -6,6 +6,7 @@ use super::{
     rig::{CACHE_BYTES, Rig, fsck_clean, options},
 };
 use crate::store::page::crc_without;
+use holdfast_types::SLOT_BYTES;
 
 fn open(disk: &mut TestDisk) -> Result<(Store, LogInfo), StoreError> {
     Store::open(disk, BufPool::new(0), CACHE_BYTES)
@@ -129,6 +130,18 @@ fn a_disk_too_small_says_what_it_needs() {
     let odd = StoreOptions { segment_bytes: 1000, ..options() };
     let result = Store::format(&mut TestDisk::directory(1 << 30), &odd);
     assert!(matches!(result, Err(StoreError::Options(_))));
+}
+
+/// The ring's last bytes became durable, the space below them did not.
+#[test]
+fn a_ring_of_holes_is_no_space_for_data() {
+    let ring = u64::from(options().segment_bytes) * u64::from(options().segments);
+    let mut disk = TestDisk::directory(ring + (16 << 20));
+    disk.add_file("superblock", &[0; 8192]);
+    disk.add_file("wal", &vec![0; ring as usize]);
+    disk.holes = ring;
+    Store::format(&mut disk, &options()).unwrap();
+    assert!(fsck_clean(&mut disk, true).slots <= (16 << 20) / SLOT_BYTES as u64);
 }
 
 #[test]
