@@ -34,6 +34,8 @@ counts! {
     cuts_in_recovery,
     /// Power cuts while a checkpoint was being written.
     cuts_in_checkpoint,
+    /// Power cuts while a disk was being formatted.
+    cuts_in_format,
     /// Logs whose last frame had been written in part.
     torn_tails,
     /// Processes killed under power.

@@ -43,6 +43,7 @@ const REPLICA: &[(&str, u64)] = &[
     ("cuts", 2_400),
     ("cuts_in_recovery", 190),
     ("cuts_in_checkpoint", 220),
+    ("cuts_in_format", 400),
     ("torn_tails", 200),
     ("kills", 1_000),
     ("changes_torn", 4_600),

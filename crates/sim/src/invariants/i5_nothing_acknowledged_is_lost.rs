@@ -13,6 +13,12 @@ pub fn check_opens(error: &dyn std::fmt::Display) -> Violation {
     }
 }
 
+/// A disk is formatted and empty, or not at all: the first if its format was said to
+/// be done.
+pub fn check_formatted(holds: bool, what: impl FnOnce() -> String) -> Result<(), Violation> {
+    ensure(I5NothingAcknowledgedIsLost, holds, what)
+}
+
 /// Every volume whose creation was answered is there, as it was created, and
 /// none whose deletion was.
 pub fn check_volumes(model: &Model, found: &[VolumeReport]) -> Result<(), Violation> {

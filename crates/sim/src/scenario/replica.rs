@@ -9,6 +9,7 @@ mod client;
 mod crash;
 mod damage;
 mod events;
+mod format;
 mod life;
 mod node;
 
@@ -23,7 +24,7 @@ use crate::{
     trace::Trace,
 };
 use holdfast_io::BufPool;
-use holdfast_replica::{FormatOptions, Host, HostOptions};
+use holdfast_replica::{FormatOptions, HostOptions};
 use node::Node;
 
 const MIB: u64 = 1 << 20;
@@ -98,26 +99,24 @@ pub struct World {
 }
 
 impl World {
-    /// A formatted disk.
+    /// A formatted disk, perhaps one whose format was cut short at first.
     pub fn new(seed: u64, trace: Trace) -> Result<Self, Violation> {
         let mut rng = SimRng::of(seed, "replica");
         let shape = Shape::draw(&mut rng);
-        let mut disk = SimDisk::new(seed, shape.disk, trace.clone());
-        if let Err(error) = Host::format(&mut disk, &shape.format) {
-            return Err(crate::invariants::i5_nothing_acknowledged_is_lost::check_opens(&error));
-        }
+        let pool = BufPool::new(POOL_BYTES);
+        let (disk, counts) = format::formatted(seed, &shape, &pool, &trace)?;
         Ok(Self {
             shape,
             disk,
             model: Model::default(),
             rng,
             trace,
-            pool: BufPool::new(POOL_BYTES),
+            pool,
             node: None,
             now_ms: 0,
             turns_max: u64::MAX,
             damaged: false,
-            counts: Counts::default(),
+            counts,
         })
     }
 }
