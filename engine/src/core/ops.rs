@@ -181,6 +181,9 @@ pub(super) enum Body {
 pub(super) struct Reserve {
     /// Members that have not answered.
     pub(super) asked: MemberSet,
+    /// Members that have yet to answer a question about blocks before these. They have
+    /// one question at a time: one that is asked, too, is asked when it has answered.
+    pub(super) owing: MemberSet,
     pub(super) granted: MemberSet,
     pub(super) denied: MemberSet,
     /// What was granted ends here.

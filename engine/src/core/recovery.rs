@@ -94,9 +94,10 @@ impl EngineCore {
                 let now = self.now;
                 let Some(member) = self.members.get_mut(id) else { return };
                 member.refused = Some(refusal);
-                // A replica below its promise has forgotten it, and a suspect one that
-                // refuses does not know.
-                let forgot = matches!(refusal, Refusal::Fenced { .. } | Refusal::Suspect);
+                // A replica below its promise has forgotten it, a suspect one that refuses does
+                // not know, and one that is not on its disk may be on one that is away.
+                let forgot =
+                    matches!(refusal, Refusal::Fenced { .. } | Refusal::Suspect | Refusal::Unknown);
                 member.has_promised &= !forgot;
                 member.retry_later(now);
                 self.leave(id, Link::Down);

@@ -3,7 +3,7 @@
 //! the loss of a quorum can keep its record from being committed.
 
 use super::credits::{cost_of_discard, cost_of_write, left};
-use super::ops::{Body, OpId, Part, Stage, Write};
+use super::ops::{Body, OpId, Part, Reserve, Stage, Write};
 use super::{Command, EngineCore, MemberId, MemberSet, OpTag, cut};
 use holdfast_block::{BlockError, Reply};
 use holdfast_io::Buf;
@@ -283,8 +283,11 @@ impl EngineCore {
     /// Asks the members that are short of slots to look more closely.
     fn reserve(&mut self, id: OpId, cut: &Cut, short: MemberSet, granted: MemberSet) {
         let Some(write) = self.ops.write_mut(id) else { return };
+        let before = std::mem::take(&mut write.reserve);
+        // What was asked for then reaches as far as what is asked for now.
+        let same = !granted.is_empty();
         let until = match &write.body {
-            _ if !granted.is_empty() => write.reserve.until,
+            _ if same => before.until,
             // What lies between its edges takes no space.
             Body::Zero { keep_allocated: false, .. } => cut.range.end(),
             _ => cut::within(write.next, write.end(), RESERVE_BLOCKS_MAX),
@@ -292,14 +295,23 @@ impl EngineCore {
         let range = BlockRange::new(write.next, until.get() - write.next.get());
         let tag = id.tag(Part::Whole);
         write.stage = Stage::Reserving;
-        write.reserve =
-            super::ops::Reserve { asked: short, granted, denied: MemberSet::EMPTY, until };
+        let open = before.asked.union(before.owing);
+        let (asked, owing) = match same {
+            true => (short.union(before.asked), before.owing),
+            false => (short, open),
+        };
+        let denied = MemberSet::EMPTY;
+        write.reserve = Reserve { asked, owing, granted, denied, until };
+        self.ask_for_space(tag, range, short.without(open));
+    }
+
+    fn ask_for_space(&mut self, tag: OpTag, range: BlockRange, members: MemberSet) {
         // Order: a member knows what was sequenced on its credits before it sets more
         // aside, and what it sets aside is out of its credits until it says anew.
         // Else it would promise the same slots twice.
         self.send();
         let spent = self.log.spent();
-        for id in short.iter() {
+        for id in members.iter() {
             if let Some(member) = self.members.get_mut(id) {
                 member.limit.slots = spent.slots;
                 member.reserving += 1;
@@ -314,6 +326,19 @@ impl EngineCore {
             member.reserving = member.reserving.saturating_sub(1);
         }
         let Some(write) = self.ops.write_mut(id) else { return };
+        if write.reserve.owing.contains(member) {
+            write.reserve.owing.remove(member);
+            if !write.reserve.asked.contains(member) {
+                return;
+            }
+            if write.stage == Stage::Reserving {
+                let (start, until) = (write.next, write.reserve.until);
+                let range = BlockRange::new(start, until.get() - start.get());
+                return self.ask_for_space(tag, range, MemberSet::from_iter([member]));
+            }
+            write.reserve.asked.remove(member);
+            return;
+        }
         if !write.reserve.asked.contains(member) {
             return;
         }
@@ -330,7 +355,8 @@ impl EngineCore {
     pub(super) fn reserves_left_by(&mut self, member: MemberId) {
         let waiting = |op: &super::ops::Op| match &op.kind {
             super::ops::Kind::Write(write) => {
-                write.reserve.asked.union(write.reserve.granted).contains(member)
+                let Reserve { asked, owing, granted, .. } = &write.reserve;
+                asked.union(*owing).union(*granted).contains(member)
             }
             _ => false,
         };
@@ -339,6 +365,7 @@ impl EngineCore {
         for id in ids {
             if let Some(write) = self.ops.write_mut(id) {
                 write.reserve.asked.remove(member);
+                write.reserve.owing.remove(member);
                 write.reserve.granted.remove(member);
             }
             self.settle_reserve(id);

@@ -1,7 +1,7 @@
 //! Space is found on a commit quorum before an LSN is given.
 
 use super::rig::{PLENTY, Rig};
-use crate::core::Event;
+use crate::core::{Event, MemberId};
 use holdfast_block::{Op, SessionId};
 use holdfast_replica::Credits;
 use holdfast_wire::{Record, RecordOp};
@@ -235,4 +235,35 @@ fn what_a_member_granted_goes_with_its_stream() {
     let turn = rig.turn();
     assert!(turn.iter().all(|command| !command.contains("write")), "{turn:?}");
     assert!(turn.contains(&"reserve 1 0+1".to_owned()), "{turn:?}");
+}
+
+/// A stream has one question of a write at a time: who has not answered the first one is
+/// not asked the second one before it has, and its answer is to the first one.
+#[test]
+fn a_member_that_has_not_answered_is_not_asked_again() {
+    let mut rig = Rig::serving(3);
+    let none = credits(0, 1 << 30);
+    (0..3).for_each(|member| rig.credits(member, none));
+    let zeroes = Op::WriteZeroes { offset: 512, len: 1 << 20, keep_allocated: false };
+    rig.request(1, 1, zeroes);
+    rig.turn();
+    rig.read_done(1, 7);
+    rig.read_done(1, 8);
+    assert_eq!(rig.turn(), ["reserve 0 0+1", "reserve 1 0+1", "reserve 2 0+1"]);
+    rig.reserved(true);
+    rig.reserved(true);
+    let said = rig.turn();
+    let asked: Vec<_> = said.iter().filter(|said| said.starts_with("reserve")).collect();
+    assert_eq!(asked, ["reserve 0 256+1", "reserve 1 256+1"], "2 owes an answer");
+    let late = rig.calls[0].0;
+    assert_eq!(late, MemberId(2));
+    rig.reserved(true);
+    assert_eq!(rig.turn(), ["reserve 2 256+1"], "and is asked then");
+    rig.reserved(true);
+    rig.reserved(false);
+    let said = rig.turn();
+    assert!(!said.iter().any(|said| said.contains("NoSpace")), "{said:?}");
+    rig.reserved(true);
+    let said = rig.turn();
+    assert!(said.iter().any(|said| said.contains("write 256+1")), "{said:?}");
 }
