@@ -316,6 +316,14 @@ impl Puller {
         }
         self.passes += 1;
         self.empty_answers = 0;
+        // The end of the log here was committed since, if it is what the source has applied
+        // there: nobody else says so to a replica that is behind, and what is not known to
+        // be committed is never applied.
+        let span = opened.epochs.iter().rev().find(|span| span.first <= self.last);
+        if let Some(epoch) = span.map(|span| span.epoch) {
+            (self.prev_epoch, self.commit) = (epoch, self.last);
+            self.append(Vec::new());
+        }
         self.opened = Some(opened);
         self.step(State::Settling);
         self.deadline_ms = Some(now_ms + SETTLE_MS);

@@ -1,7 +1,7 @@
 //! One pull, event by event: exactly what it wants done.
 
 use super::*;
-use holdfast_types::{BlockNo, NodeId, ReplicaId};
+use holdfast_types::{BlockNo, EpochSpan, NodeId, ReplicaId};
 use holdfast_wire::StreamSession;
 
 fn source(number: u128) -> Source {
@@ -110,6 +110,25 @@ fn a_log_that_reaches_back_gives_records_until_there_are_no_more() {
     assert!(wants(&mut puller).is_empty());
     puller.acked(Lsn::new(19));
     assert_eq!(wants(&mut puller), ["level 19"]);
+}
+
+#[test]
+fn the_end_of_the_log_is_committed_where_the_source_has_applied_it() {
+    let mut puller = puller(1);
+    puller.source_up(Lsn::new(10), Lsn::new(10), 1);
+    let Answer::Opened(mut ahead) = opened(15) else { unreachable!("it is one") };
+    let span = |epoch, first| EpochSpan { epoch: Epoch::new(epoch), first: Lsn::new(first) };
+    ahead.epochs = vec![span(1, 1), span(2, 9), span(3, 12)];
+    puller.answer(Answer::Opened(ahead), 2);
+    let actions = puller.take_actions();
+    let committed = actions.iter().find_map(|action| match action {
+        Action::Host(HostCall::Append(append)) => {
+            Some((append.prev_epoch.get(), append.prev_lsn.get(), append.commit_lsn.get()))
+        }
+        _ => None,
+    });
+    assert_eq!(committed, Some((2, 10, 10)), "no further, and only behind the same record");
+    assert!(matches!(actions.last(), Some(Action::Host(HostCall::SettleAll))));
 }
 
 #[test]
