@@ -42,8 +42,7 @@ impl World {
                 }
                 let members = now.set.members.iter().map(|member| member.replica).collect();
                 let (epoch, generation) = (now.epoch, now.set.generation);
-                let command =
-                    Command::ChangeSet { volume: volume.id, epoch, generation, members };
+                let command = Command::ChangeSet { volume: volume.id, epoch, generation, members };
                 return self.ask(node, process, command, None);
             }
             true => return,
