@@ -26,6 +26,8 @@ const SLOW_NS: std::ops::Range<u64> = 50 * MS..900 * MS;
 const SLOW_PERCENT: u32 = 10;
 /// A question without an answer is asked again after this time.
 const ASK_AGAIN_NS: u64 = 300 * MS;
+/// News that does not reach a node is sent again after so long.
+const LATE_NEWS_NS: u64 = 100 * MS;
 /// An engine that stopped is started again after so long.
 const REST_NS: u64 = 200 * MS;
 /// The same for one that finds a contradiction, which only a person resolves.
@@ -165,8 +167,12 @@ impl World {
 
     /// News arrives, or is late because the node cannot be reached.
     pub(super) fn view_arrives(&mut self, node: usize) {
-        if !self.reaches_metadata(node) || self.metadata.is_away() {
+        if self.machines[node].state == MachineState::Down {
+            // Its next process will know.
             return;
+        }
+        if !self.reaches_metadata(node) || self.metadata.is_away() {
+            return self.sched.after(LATE_NEWS_NS, What::View(node));
         }
         let view = Rc::clone(self.metadata.catalogue());
         let version = self.counts.questions;
