@@ -119,6 +119,15 @@ const CLUSTER: &[(&str, u64)] = &[
     ("suspect_logs", 50),
     ("rejoins", 60),
     ("writes_decided", 3_000),
+    // Disks that fail in other ways, and replicas that start over.
+    ("slow_disks", 250),
+    ("full_disks", 180),
+    ("broken_disks", 250),
+    ("disks_failed", 50),
+    ("astray", 90),
+    ("bit_flips", 130),
+    ("space_refused", 1_000),
+    ("rejoins", 110),
     // The network and the metadata group.
     ("partitions", 700),
     ("one_way", 400),

@@ -4,6 +4,7 @@ use super::{
     super::{
         World,
         packet::{Ask, Span},
+        shape::MS,
         talk::Said,
     },
     Under, Way,
@@ -16,6 +17,10 @@ use crate::{
     model::WriteId,
 };
 use holdfast_frontend::nbd::proto::Errno;
+
+/// Nodes know within this time that there is room again: a full disk looks for it every
+/// five seconds, and then its engines have to be told.
+const ROOM_NOTICED_NS: u64 = 7000 * MS;
 
 impl World {
     pub(super) fn client_answered(
@@ -97,7 +102,9 @@ impl World {
         let hurt = nodes().any(|machine| machine.is_hurt());
         if error == Errno::NoSpc as u32 {
             // The disks are full; not any more since others have given the space back.
-            return !under.calm && nodes().any(|machine| machine.disk.counts().no_space > 0);
+            let noticed_ns = self.shape.storm_ns + ROOM_NOTICED_NS;
+            let may_be = !under.calm || under.since_ns < noticed_ns;
+            return may_be && nodes().any(|machine| machine.disk.counts().no_space > 0);
         }
         error == Errno::Io as u32 && hurt
     }
