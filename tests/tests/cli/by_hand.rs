@@ -70,15 +70,14 @@ fn a_wiped_node_comes_back_as_another() {
     cluster.kill(2).unwrap();
     fs::remove_dir_all(cluster.dir(2)).unwrap();
     cluster.start(2).unwrap();
-    // Three voters are there until one of them is removed; the new node learns, once it has
-    // been heard of.
-    let learns = |status: &Value| {
+    // It learns first; the vote of the node that it replaced is its own soon after.
+    let votes = |status: &Value| {
         let new = id(status, "node3").filter(|now| *now != before);
-        let learns =
-            |node: &Value| node["role"] == "learner" && node["id"].as_str() == new.as_deref();
-        nodes(status).iter().any(learns)
+        let role = |id: &str| nodes(status).iter().find(|n| n["id"] == id).map(|n| &n["role"]);
+        new.is_some_and(|new| role(&new).is_some_and(|role| *role == "voter" || *role == "leader"))
+            && role(&before).is_none_or(|role| *role == "none")
     };
-    let status = cluster.wait(0, &["status"], COME_UP_MAX, "the new node", learns).unwrap();
+    let status = cluster.wait(0, &["status"], COME_UP_MAX, "the new node's vote", votes).unwrap();
     println!("{status:#}");
     cluster.wait_served(0).unwrap();
 }
