@@ -7,9 +7,11 @@
 //! - [`job`]: what fio is asked, and what it answers;
 //! - [`subject`]: the servers, each on storage of its own;
 //! - [`compare`]: the rounds;
+//! - [`outcome`]: all that a run found out, as JSON has it;
 //! - [`table`]: medians and ratios for people.
 
 pub mod compare;
 pub mod job;
+pub mod outcome;
 pub mod subject;
 pub mod table;
