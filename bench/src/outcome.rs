@@ -51,18 +51,18 @@ pub struct Machine {
 }
 
 /// What was asked for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     /// Rounds; medians are over them.
     pub rounds: u32,
     /// Seconds of each job in each round, at least.
-    pub seconds: u32,
+    pub seconds: f64,
     /// Bytes that the jobs touch, written once before.
     pub area_bytes: u64,
     /// Bytes that a job with writes writes in each round, at least.
     pub logged_bytes: u64,
     /// Seconds after which a job ends in any case.
-    pub seconds_max: u32,
+    pub seconds_max: f64,
     /// Further arguments for every Holdfast node; none is what a user gets.
     pub holdfast_args: Vec<String>,
 }
