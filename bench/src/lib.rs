@@ -7,10 +7,12 @@
 //! - [`job`]: what fio is asked, and what it answers;
 //! - [`subject`]: the servers, each on storage of its own;
 //! - [`compare`]: the rounds;
+//! - [`install`]: programs that the bench runs and does not bring;
 //! - [`outcome`]: all that a run found out, as JSON has it;
 //! - [`table`]: medians and ratios for people.
 
 pub mod compare;
+pub mod install;
 pub mod job;
 pub mod outcome;
 pub mod subject;
