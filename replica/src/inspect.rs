@@ -7,7 +7,7 @@ use crate::{
     store::{Store, fsck},
 };
 use holdfast_io::{BufPool, Disk};
-use holdfast_types::{BlockNo, ReplicaId, VolumeId};
+use holdfast_types::{BlockNo, Lsn, ReplicaId, VolumeId};
 use holdfast_wal::{Dump, RecoverError};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -86,14 +86,28 @@ struct Live {
 impl Live {
     fn of(log: &Dump, mut volumes: BTreeMap<ReplicaId, VolumeId>) -> Self {
         let mut live = Self::default();
-        let metas = log.frames.iter().flat_map(|frame| &frame.entries);
-        for Meta { replica, body, .. } in metas.filter_map(|e| Meta::decode(&e.meta).ok()) {
+        let entries = || log.frames.iter().flat_map(|frame| &frame.entries);
+        let metas = || entries().filter_map(|entry| Meta::decode(&entry.meta).ok());
+        // Nothing is applied that the log does not say is committed; what is deleted is left
+        // as it was.
+        let mut committed: BTreeMap<ReplicaId, Lsn> = BTreeMap::new();
+        for Meta { replica, body, .. } in metas() {
+            let upto = match body {
+                Body::Record { committed, .. } | Body::Note { committed } => committed,
+                Body::Delete { .. } => Lsn::new(u64::MAX),
+                _ => continue,
+            };
+            let known = committed.entry(replica).or_default();
+            *known = upto.max(*known);
+        }
+        for Meta { replica, body, .. } in metas() {
             match body {
                 Body::Create { volume, .. } => {
                     volumes.insert(replica, volume);
                 }
-                Body::Record { op: MetaOp::Write { range }, .. } => {
-                    let Some(volume) = volumes.get(&replica) else { continue };
+                Body::Record { lsn, op: MetaOp::Write { range }, .. } => {
+                    let known = committed.get(&replica).is_some_and(|known| lsn <= *known);
+                    let Some(volume) = volumes.get(&replica).filter(|_| known) else { continue };
                     let blocks = range.start.get()..range.end().get();
                     live.blocks.extend(blocks.map(|block| (*volume, BlockNo::new(block))));
                 }

@@ -79,6 +79,9 @@ pub enum Mutant {
     SuperblockBeforeMaps,
     /// A checkpoint forgets records that are not applied yet. Breaks I5.
     CarrySkipped,
+    /// A round overwrites slots in place up to a commit LSN that the log does not name yet.
+    /// Breaks I7.
+    AppliesAheadOfLog,
     /// A replica promises a lower epoch than it has. Breaks I8.
     PromiseRegresses,
     /// A checkpoint that recycles a promise's entry does not keep the promise. Breaks I8.
@@ -128,6 +131,7 @@ impl Mutant {
         Self::OwedLeaseIgnored,
         Self::SuperblockBeforeMaps,
         Self::CarrySkipped,
+        Self::AppliesAheadOfLog,
         Self::PromiseRegresses,
         Self::PromiseNotInCheckpoint,
         Self::EpochGrantedTwice,

@@ -45,6 +45,7 @@ pub(super) enum Pending {
     Record {
         volume: VolIx,
         lsn: Lsn,
+        committed: Lsn,
     },
     /// A copy of a durable record; replaces the original, which was `of`.
     Carried {
@@ -52,6 +53,12 @@ pub(super) enum Pending {
         lsn: Lsn,
         of: EntryId,
         payload_at: Option<Position>,
+        committed: Lsn,
+    },
+    /// Says what is committed, for a round.
+    Note {
+        volume: VolIx,
+        committed: Lsn,
     },
     Control(Control),
 }
@@ -306,7 +313,8 @@ impl Host {
         }
         match (sent, entry) {
             (Outgoing::Record { volume, lsn, .. }, Some(entry)) => {
-                self.pending.push_back((entry, Pending::Record { volume, lsn }));
+                let committed = self.volume(volume).map_or(Lsn::ZERO, |v| v.log.settled());
+                self.pending.push_back((entry, Pending::Record { volume, lsn, committed }));
             }
             (Outgoing::Control(control), Some(entry)) => {
                 self.control_logged(&control, entry);
@@ -373,7 +381,7 @@ impl Host {
             let Ok(found) = found else { unreachable!("{} is not pending", placed.entry) };
             self.placed_upto = placed.entry;
             match &mut self.pending[found].1 {
-                Pending::Record { volume, lsn } => {
+                Pending::Record { volume, lsn, .. } => {
                     if let Some(volume) = self.volumes[volume.0 as usize].as_mut()
                         && let Some(record) = volume.log.record_mut(*lsn)
                         && let Some(logged) = &mut record.logged
@@ -383,7 +391,7 @@ impl Host {
                     }
                 }
                 Pending::Carried { payload_at, .. } => *payload_at = Some(placed.payload_at),
-                Pending::Control(_) => {}
+                Pending::Note { .. } | Pending::Control(_) => {}
             }
         }
         self.placed = placed;
@@ -398,9 +406,16 @@ impl Host {
         {
             let Some((entry, pending)) = self.pending.pop_front() else { return };
             match pending {
-                Pending::Record { volume, lsn } => self.record_durable(volume, lsn, entry),
-                Pending::Carried { volume, lsn, of, payload_at } => {
+                Pending::Record { volume, lsn, committed } => {
+                    self.commit_durable(volume, committed, entry);
+                    self.record_durable(volume, lsn, entry);
+                }
+                Pending::Carried { volume, lsn, of, payload_at, committed } => {
+                    self.commit_durable(volume, committed, entry);
                     self.carried_durable(volume, lsn, of, Logged { entry, payload_at });
+                }
+                Pending::Note { volume, committed } => {
+                    self.commit_durable(volume, committed, entry);
                 }
                 Pending::Control(control) => self.control_durable(control),
             }

@@ -167,7 +167,8 @@ impl Host {
         if record.logged.is_none_or(|logged| logged.entry != of) {
             return true;
         }
-        let meta = record_meta(volume.replica, lsn, volume.log.settled(), record, true);
+        let committed = volume.log.settled();
+        let meta = record_meta(volume.replica, lsn, committed, record, true);
         // Data in fresh slots is durable since the original is.
         let (meta, crcs) = (&meta.encode(), record_crcs(record));
         let copy = Entry { meta, crcs, payload, external: false };
@@ -181,7 +182,7 @@ impl Host {
         };
         match appended {
             Ok(entry) => {
-                let copy = Pending::Carried { volume: at, lsn, of, payload_at: None };
+                let copy = Pending::Carried { volume: at, lsn, of, payload_at: None, committed };
                 self.pending.push_back((entry, copy));
                 true
             }

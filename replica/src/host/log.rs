@@ -1,15 +1,19 @@
 //! A volume's log: the records above the applied LSN, what is known of them,
 //! and the rules by which any of that changes.
 //!
-//! Four marks divide the log, and every change keeps them in order:
+//! Five marks divide the log, and every change keeps them in order:
 //!
 //! ```text
-//!   applied ≤ floor ≤ settled,   floor ≤ durable ≤ last,   settled ≤ last
+//!   applied ≤ floor ≤ known ≤ settled,   floor ≤ durable ≤ last,   settled ≤ last
 //! ```
 //!
 //! - *applied*: in map and data; records at or below it are gone from here.
 //! - *floor*: being applied; reads look at least this high (see `read.rs`).
 //! - *held*: nothing above it is applied for now, though it may be settled.
+//! - *known*: what the entries that a recovery would find say is committed, or the store.
+//!   Nothing above it is applied: a crash in the middle would leave blocks that are newer
+//!   than all that this replica can still tell to be committed, and that it could not
+//!   show to others.
 //! - *settled*: known to be committed, and known to be the committed record: at or
 //!   below both the commit LSN and the last LSN that an engine matched under the
 //!   epoch in force. Only what is settled is ever applied (I7).
@@ -129,6 +133,12 @@ pub(super) enum Step {
     Commit(Lsn),
     /// All up to here is on stable storage.
     Durable(Lsn),
+    /// A durable entry of the WAL says that all up to `committed` is.
+    Known { committed: Lsn, above_cut: bool },
+    /// The WAL is cut: what its entries said so far counts until the next [`Step::Start`].
+    Cut,
+    /// Recovery starts from the cut.
+    Start,
     /// All up to here is being applied.
     Floor(Lsn),
     /// All up to here is in map and data.
@@ -160,6 +170,9 @@ pub(super) struct VolumeLog {
     applied_epoch: Epoch,
     floor: Lsn,
     held: Option<Lsn>,
+    known: Lsn,
+    /// As `known`, by what lies above the cut alone.
+    known_above_cut: Lsn,
     settled: Lsn,
     commit: Lsn,
     durable: Lsn,
@@ -195,6 +208,8 @@ impl VolumeLog {
             applied_epoch,
             floor: applied,
             held: None,
+            known: applied,
+            known_above_cut: applied,
             settled: applied,
             commit: applied,
             durable: applied,
@@ -289,6 +304,11 @@ impl VolumeLog {
     /// What may be applied.
     pub(super) fn appliable(&self) -> Lsn {
         self.held.map_or(self.firm(), |held| self.firm().min(held))
+    }
+
+    /// Up to here, a recovery would know all to be committed.
+    pub(super) fn known(&self) -> Lsn {
+        if mutant::active(Mutant::AppliesAheadOfLog) { self.settled } else { self.known }
     }
 
     /// What a hold leaves unapplied.
@@ -430,6 +450,14 @@ impl VolumeLog {
                 assert!(lsn >= self.durable, "what is durable stays durable");
                 self.durable = lsn;
             }
+            Step::Known { committed, above_cut } => {
+                self.known = self.known.max(committed);
+                if above_cut {
+                    self.known_above_cut = self.known_above_cut.max(committed);
+                }
+            }
+            Step::Cut => self.known_above_cut = self.applied,
+            Step::Start => self.known = self.known_above_cut.max(self.applied),
             Step::Floor(lsn) => {
                 assert!(lsn >= self.floor && lsn <= self.appliable(), "only settled is applied");
                 self.floor = lsn;
@@ -465,6 +493,7 @@ impl VolumeLog {
                 assert!(self.records.is_empty() && applied >= self.applied, "only forward");
                 (self.applied, self.applied_epoch) = (applied, applied_epoch);
                 (self.floor, self.durable, self.settled) = (applied, applied, applied);
+                (self.known, self.known_above_cut) = (applied, applied);
                 self.commit = self.commit.max(applied);
                 self.epochs = epochs;
                 (self.blocks, self.applied_blocks) = (blocks, blocks);
@@ -479,6 +508,7 @@ impl VolumeLog {
         self.durable = self.last();
         self.settled = self.settled.max(settled.min(self.last()));
         self.commit = self.commit.max(self.settled);
+        self.known = self.settled;
         self.check();
     }
 
@@ -493,6 +523,7 @@ impl VolumeLog {
     fn check(&self) {
         let last = self.last();
         assert!(self.applied <= self.floor && self.floor <= self.settled, "{self:?}");
+        assert!(self.floor <= self.known() && self.known <= self.settled, "{self:?}");
         assert!(self.floor <= self.durable && self.durable <= last, "{self:?}");
         assert!(self.settled <= last, "{self:?}");
     }

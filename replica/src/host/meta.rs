@@ -23,6 +23,7 @@
 //!  17 Truncate 20..28 epoch, 28..36 last LSN that stays
 //!  18 Create   20..36 volume, 36..52 history, 52..60 blocks
 //!  19 Delete   20..36 volume
+//!  20 Note     20..28 committed: as in records
 //! ```
 //! All numbers are little-endian. The WAL's frame covers a meta with its own
 //! checksum, so a meta that does not decode was written by a later version or by
@@ -49,6 +50,7 @@ const KIND_PROMISE: u8 = 16;
 const KIND_TRUNCATE: u8 = 17;
 const KIND_CREATE: u8 = 18;
 const KIND_DELETE: u8 = 19;
+const KIND_NOTE: u8 = 20;
 
 const FLAG_CARRIED: u8 = 1;
 
@@ -111,6 +113,11 @@ pub enum Body {
     Delete {
         /// Its volume.
         volume: VolumeId,
+    },
+    /// Says what is committed, before a round applies it.
+    Note {
+        /// All up to here was known to be committed when the entry was made.
+        committed: Lsn,
     },
 }
 
@@ -176,6 +183,7 @@ impl Meta {
             Body::Truncate { .. } => KIND_TRUNCATE,
             Body::Create { .. } => KIND_CREATE,
             Body::Delete { .. } => KIND_DELETE,
+            Body::Note { .. } => KIND_NOTE,
         };
         let flags = if self.carried { FLAG_CARRIED } else { 0 };
         let mut out = MetaBytes::new();
@@ -214,6 +222,7 @@ impl Meta {
                 number(&mut out, *blocks);
             }
             Body::Delete { volume } => out.extend_from_slice(&volume.to_bytes()),
+            Body::Note { committed } => number(&mut out, committed.get()),
         }
         out
     }
@@ -246,6 +255,7 @@ impl Meta {
                 blocks: from.number()?,
             },
             KIND_DELETE => Body::Delete { volume: VolumeId::from_bytes(from.take()?) },
+            KIND_NOTE => Body::Note { committed: Lsn::new(from.number()?) },
             other => return Err(MetaError::Kind(other)),
         };
         if from.at != bytes.len() {
@@ -330,6 +340,7 @@ impl fmt::Display for Meta {
                 write!(f, "create volume {volume} history {history} of {blocks} blocks")
             }
             Body::Delete { volume } => write!(f, "delete volume {volume}"),
+            Body::Note { committed } => write!(f, "committed {committed}"),
         }
     }
 }
@@ -407,6 +418,10 @@ mod tests {
                 meta(Body::Delete { volume: VolumeId::from_u128(0xb2) }),
                 "01130000000000000000000000000000000000a1\
                  000000000000000000000000000000b2",
+            ),
+            (
+                meta(Body::Note { committed: Lsn::new(0x0101) }),
+                "01140000000000000000000000000000000000a10101000000000000",
             ),
         ]
     }

@@ -22,6 +22,7 @@ mod index;
 mod jump;
 mod log;
 mod meta;
+mod note;
 mod peer;
 mod read;
 mod recover;

@@ -287,6 +287,7 @@ impl<'a> Replay<'a> {
                 let dropped = replica.records.split_off(&last.next());
                 self.hold_all(entry.id, dropped);
             }
+            Body::Note { committed } => replica.committed = replica.committed.max(committed),
             Body::Create { .. } => {}
             Body::Delete { .. } => {
                 replica.deleted = true;
@@ -320,7 +321,7 @@ impl<'a> Replay<'a> {
                     self.held.extend(slots.iter().map(|slot| (entry.id, PhysSlot(*slot))));
                 }
             }
-            Body::Promise { .. } | Body::Truncate { .. } => {
+            Body::Promise { .. } | Body::Truncate { .. } | Body::Note { .. } => {
                 self.strangers.insert(meta.replica);
             }
         }

@@ -4,7 +4,8 @@
 //! Idle ── cut the log here ──► Marking ── the log knows that all below the cut
 //!   ▲                             │        was durable (so that what is now
 //!   │                             │        overwritten in place can only be
-//!   │                             ▼        damage, never mistaken for a tail)
+//!   │                             │        damage, never mistaken for a tail), and
+//!   │                             ▼        what of it is committed (`note`)
 //!   │        ┌──────────────► Applying ─── map and data of one piece are updated
 //!   │        │                    │
 //!   │        │    last piece: Carrying ─── what lies below the cut and cannot be
@@ -14,7 +15,7 @@
 //!   └────────┴──────────────  Checkpoint ─ maps and data, then both superblocks
 //! ```
 //!
-//! Order of the durable steps: mark frame; data and map pages and their sync
+//! Order of the durable steps: mark frame and notes of what is committed; data and map pages and their sync
 //! (store); carried entries; superblock A; superblock B; only then are WAL
 //! segments recycled and freed slots handed out again.
 //!
@@ -30,7 +31,7 @@ use super::{
     append::Pending,
     apply::SlotTask,
     log::{Step, VolumeLog},
-    volume::{VolIx, Volume, round_target},
+    volume::{VolIx, Volume, prefix_upto, round_target},
 };
 use crate::store::{LeafNo, LogInfo};
 use holdfast_types::{
@@ -77,6 +78,8 @@ pub(super) struct Round {
     cut: Start,
     /// The entries that lie below the cut.
     pub(super) upto: EntryId,
+    /// The last note of what is committed; it lies above the cut.
+    pub(super) noted: EntryId,
     /// The piece: slots in address order, and how far each volume is applied.
     slots: Vec<(VolIx, SlotNo)>,
     next_slot: usize,
@@ -108,6 +111,7 @@ impl Round {
             phase: Phase::Idle,
             cut: start,
             upto: EntryId::ZERO,
+            noted: EntryId::ZERO,
             slots: Vec::new(),
             next_slot: 0,
             targets: Vec::new(),
@@ -146,7 +150,9 @@ impl Host {
                 Phase::Idle => self.begin_round(),
                 // All that a damaged log has lies below a mark.
                 Phase::Marking
-                    if self.round.anew || self.wal.recorded_mark() >= self.round.cut.position =>
+                    if self.round.anew
+                        || self.wal.recorded_mark() >= self.round.cut.position
+                            && self.wal.durable() >= self.round.noted =>
                 {
                     self.plan_piece();
                     self.round.phase = Phase::Applying;
@@ -180,12 +186,16 @@ impl Host {
         self.round.upto = self.placed_upto;
         // What no frame holds yet comes to lie above the cut.
         let above = self.pending.iter().rev().take_while(|(entry, _)| *entry > self.placed_upto);
-        let above = above.filter(|(_, pending)| !matches!(pending, Pending::Carried { .. }));
+        let counts =
+            |pending: &Pending| matches!(pending, Pending::Record { .. } | Pending::Control(_));
+        let above = above.filter(|(_, pending)| counts(pending));
         self.round.entries_at_cut = self.entries_since_cut - above.count() as u64;
         self.round.phase = Phase::Marking;
         if self.wal.recorded_mark() < self.round.cut.position {
             self.wal.request_mark(self.round.cut.position);
         }
+        self.cut_known();
+        self.note_commits(|_| true);
     }
 
     fn round_is_wanted(&self) -> bool {
@@ -330,6 +340,8 @@ impl Host {
         if more {
             self.plan_piece();
             self.round.phase = Phase::Applying;
+        } else if self.note_commits(|log| prefix_upto(log, log.appliable(), upto) > log.applied()) {
+            self.round.phase = Phase::Marking;
         } else if self.end_holds() {
             // What is held back must not fill the log for all: better no comparison.
             self.apply_instead();
@@ -391,6 +403,7 @@ impl Host {
             self.round.cut = self.wal.beyond();
             self.round.upto = self.placed_upto;
             self.round.entries_at_cut = self.entries_since_cut;
+            self.cut_known();
             self.round.anew = true;
             self.round.phase = Phase::Marking;
             return;
@@ -427,6 +440,7 @@ impl Host {
         self.finish_resets();
         self.wal.note_recorded(&self.round.start);
         if self.round.last_piece {
+            self.start_known();
             self.wal.recycle(self.round.start.position);
             self.entries_since_cut -= self.round.entries_at_cut;
         } else {

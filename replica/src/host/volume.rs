@@ -138,11 +138,16 @@ pub(super) fn is_logged_upto(record: &LogRecord, upto: EntryId) -> bool {
 }
 
 /// How far a volume can be applied by a round whose cut lies above the entries
-/// up to `upto`: to where everything is settled, durable and below the cut.
+/// up to `upto`: to where everything is settled, durable and below the cut, and the
+/// log says so.
 pub(super) fn round_target(log: &VolumeLog, upto: EntryId) -> Lsn {
-    let appliable = log.appliable();
+    prefix_upto(log, log.appliable().min(log.known()), upto)
+}
+
+/// The last record of those at or below `end` that are logged up to `upto`.
+pub(super) fn prefix_upto(log: &VolumeLog, end: Lsn, upto: EntryId) -> Lsn {
     log.records()
-        .take_while(|(lsn, record)| *lsn <= appliable && is_logged_upto(record, upto))
+        .take_while(|(lsn, record)| *lsn <= end && is_logged_upto(record, upto))
         .last()
         .map_or(log.applied(), |(lsn, _)| lsn)
 }

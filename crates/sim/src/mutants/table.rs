@@ -79,6 +79,13 @@ pub const HUNTS: &[Hunt] = &[
         breaks: I5NothingAcknowledgedIsLost,
     },
     Hunt {
+        mutant: Mutant::AppliesAheadOfLog,
+        what: "a round overwrites slots up to a commit LSN that the log does not name yet",
+        places: &["replica/src/host/log.rs"],
+        scenario: Scenario::Replica,
+        breaks: I7AppliedIsCommitted,
+    },
+    Hunt {
         mutant: Mutant::DiscardOverNewer,
         what: "an older discard is applied, or replayed, over a newer write",
         places: &["replica/src/host/apply.rs"],

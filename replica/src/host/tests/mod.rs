@@ -3,6 +3,7 @@
 mod basics;
 mod catchup;
 mod compare;
+mod cuts;
 mod disk;
 mod failing;
 mod full;

@@ -336,8 +336,8 @@ impl Rig {
         self.host.volumes().iter().all(|volume| volume.suspect)
     }
 
-    /// Every page and every block of the store is sound; but for blocks that the
-    /// log covers, which a round may have begun to overwrite.
+    /// Every page and every block of the store is sound; but for blocks that committed
+    /// records of the log cover, which a round may have begun to overwrite.
     fn check_store(&mut self) {
         let Host { volumes, by_id, nodes, .. } = &self.host;
         let covered = |id: VolumeId, block: BlockNo| {
@@ -346,7 +346,10 @@ impl Rig {
                 return true;
             };
             let mut chain = volume.index.chain(nodes, block.slot());
-            chain.any(|(_, mask)| mask & (1 << block.index_in_slot()) != 0)
+            // A round applies what the log says is committed, and no more.
+            chain.any(|(lsn, mask)| {
+                lsn <= volume.log.settled() && mask & (1 << block.index_in_slot()) != 0
+            })
         };
         let external: Vec<PhysSlot> = volumes
             .iter()
