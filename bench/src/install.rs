@@ -39,9 +39,8 @@ impl Needs {
     #[must_use]
     pub fn missing(&self) -> Vec<&'static str> {
         let path = std::env::var_os("PATH").unwrap_or_default();
-        let is_there = |program: &&str| {
-            std::env::split_paths(&path).any(|dir| is_program(&dir.join(program)))
-        };
+        let is_there =
+            |program: &&str| std::env::split_paths(&path).any(|dir| is_program(&dir.join(program)));
         self.programs.iter().copied().filter(|program| !is_there(program)).collect()
     }
 
