@@ -21,9 +21,16 @@ impl std::error::Error for CodecError {}
 /// The bytes of `value`.
 #[must_use]
 pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    match bincode::serde::encode_to_vec(value, bincode::config::standard()) {
-        Ok(bytes) => bytes,
-        Err(error) => unreachable!("plain data always encodes: {error}"),
+    let mut bytes = Vec::new();
+    encode_into(value, &mut bytes);
+    bytes
+}
+
+/// Puts the bytes of `value` behind those that are there.
+pub fn encode_into<T: Serialize>(value: &T, into: &mut Vec<u8>) {
+    let config = bincode::config::standard();
+    if let Err(error) = bincode::serde::encode_into_std_write(value, into, config) {
+        unreachable!("plain data always encodes: {error}");
     }
 }
 

@@ -175,7 +175,7 @@ fn put_segments(segments: &[Buf], into: &mut Vec<u8>, mut payload: impl FnMut(&B
 }
 
 fn serde<T: Serialize>(value: &T, into: &mut Vec<u8>) {
-    into.bytes(&codec::encode(value));
+    codec::encode_into(value, into);
 }
 
 fn value<T: DeserializeOwned>(body: &[u8]) -> Result<T, Wrong> {

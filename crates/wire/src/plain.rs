@@ -14,9 +14,20 @@ pub const HEADER_BYTES: usize = frame::HEADER_BYTES;
 /// # Errors
 /// The message is larger than a frame of its kind may be, or has payload.
 pub fn encode(frame: &Frame) -> Result<Vec<u8>, FrameError> {
-    let mut bytes = vec![0; HEADER_BYTES];
+    let mut bytes = Vec::new();
+    encode_into(frame, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// Puts the bytes of a frame in the place of what is in `bytes`.
+///
+/// # Errors
+/// As [`encode`].
+pub fn encode_into(frame: &Frame, bytes: &mut Vec<u8>) -> Result<(), FrameError> {
+    bytes.clear();
+    bytes.extend([0; HEADER_BYTES]);
     let mut payload_bytes = 0;
-    message::put(frame, &mut bytes, |piece| payload_bytes += piece.len());
+    message::put(frame, bytes, |piece| payload_bytes += piece.len());
     let kind = frame.kind();
     let body = &bytes[HEADER_BYTES..];
     if payload_bytes > 0 {
@@ -25,7 +36,7 @@ pub fn encode(frame: &Frame) -> Result<Vec<u8>, FrameError> {
     }
     let header = Header::make(kind, body, 0)?;
     bytes[..HEADER_BYTES].copy_from_slice(&header);
-    Ok(bytes)
+    Ok(())
 }
 
 /// How many bytes of body follow a header.

@@ -4,7 +4,7 @@
 
 use crate::{
     Record,
-    frame::{Frame, FrameError, HEADER_BYTES, Header, Kinds},
+    frame::{Frame, FrameError, HEADER_BYTES, Header, Kind, Kinds},
     message,
     payload::Payload,
 };
@@ -22,8 +22,8 @@ const LARGE_BYTES: usize = 16 << 10;
 const BEHIND_LARGE_BYTES: usize = 1 << 10;
 /// Buffers of a payload that one read fills: 4 MiB, more than a socket holds.
 const PIECES_MAX: usize = 16;
-/// Emptied lists of records kept for the next appends.
-const SPARE_MAX: usize = 4;
+/// Emptied lists of records kept for the next appends: about as many as one read brings.
+const SPARE_MAX: usize = 16;
 
 /// Places for one scattered read.
 pub type Room<'a> = SmallVec<[IoSliceMut<'a>; PIECES_MAX + 1]>;
@@ -132,7 +132,10 @@ impl Decoder {
         };
         header.verify(head, body)?;
         let kind = header.kind;
-        let records = self.spare.pop().unwrap_or_default();
+        let records = match kind {
+            Kind::Append | Kind::Records => self.spare.pop().unwrap_or_default(),
+            _ => Vec::new(),
+        };
         let frame = message::take(kind, body, &mut self.payload, records)
             .and_then(|frame| message::check(&frame).map(|()| frame))
             .and_then(|frame| match self.payload.bytes() {

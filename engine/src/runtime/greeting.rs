@@ -137,6 +137,20 @@ pub fn send<'a, S: AsyncWrite + Unpin>(
     }
 }
 
+/// As [`send`], put together in `bytes`: for those who have something to say again and again.
+///
+/// # Errors
+/// As there.
+pub(super) async fn send_with(
+    stream: &mut (impl AsyncWrite + Unpin),
+    frame: &Frame,
+    bytes: &mut Vec<u8>,
+) -> Result<(), GreetingError> {
+    plain::encode_into(frame, bytes)?;
+    stream.write_all(bytes).await?;
+    Ok(())
+}
+
 /// Receives one frame without payload, of one of the given kinds. Not cancel-safe:
 /// a a stream of which half a frame was read is of no more use.
 ///
@@ -146,14 +160,26 @@ pub async fn receive(
     stream: &mut (impl AsyncRead + Unpin),
     kinds: Kinds,
 ) -> Result<Frame, GreetingError> {
+    receive_with(stream, kinds, &mut Vec::new()).await
+}
+
+/// As [`receive`], with the body put in `body`: for those who are told something again and again.
+///
+/// # Errors
+/// As there.
+pub(super) async fn receive_with(
+    stream: &mut (impl AsyncRead + Unpin),
+    kinds: Kinds,
+    body: &mut Vec<u8>,
+) -> Result<Frame, GreetingError> {
     let mut header = [0; plain::HEADER_BYTES];
     stream.read_exact(&mut header).await?;
     let body_bytes = plain::body_bytes(&header, kinds)?;
     // Grows as bytes come: a length alone gets no memory.
-    let mut body = Vec::new();
-    stream.take(body_bytes as u64).read_to_end(&mut body).await?;
+    body.clear();
+    stream.take(body_bytes as u64).read_to_end(body).await?;
     if body.len() < body_bytes {
         return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
     }
-    Ok(plain::decode(&header, &body, kinds)?)
+    Ok(plain::decode(&header, body, kinds)?)
 }

@@ -181,8 +181,9 @@ impl Inner {
         let task = spawn_local(async move {
             let accepted = Welcome::Accepted { node: inner.node };
             let mut outcome = greeting::welcome(&mut stream, accepted).await;
+            let mut bytes = Vec::new();
             while outcome.is_ok() {
-                outcome = inner.grant_once(&mut stream, from).await;
+                outcome = inner.grant_once(&mut stream, from, &mut bytes).await;
             }
             if let Err(error) = outcome {
                 tracing::debug!(peer = %from, %error, "it renews no more");
@@ -199,15 +200,22 @@ impl Inner {
         }
     }
 
-    async fn grant_once(&self, stream: &mut Stream, from: NodeId) -> Result<(), GreetingError> {
-        let renewal = timeout(HOLDER_SILENT, greeting::receive(stream, Kinds::RENEW)).await;
+    /// One renewal. `bytes` is used for what comes and what goes.
+    async fn grant_once(
+        &self,
+        stream: &mut Stream,
+        from: NodeId,
+        bytes: &mut Vec<u8>,
+    ) -> Result<(), GreetingError> {
+        let received = greeting::receive_with(stream, Kinds::RENEW, bytes);
+        let renewal = timeout(HOLDER_SILENT, received).await;
         let Frame::Renew(renew) = renewal.unwrap_or(Err(GreetingError::TimedOut))? else {
             unreachable!("no other kind was asked for");
         };
         // After the receipt: what is owed for it ends no sooner than what is counted on.
         let grant = self.server.borrow_mut().renew(self.clock.now_ms(), from, &renew);
         let frame = Frame::Grant(grant);
-        let sent = timeout(GREETING_MAX, greeting::send(stream, &frame)).await;
+        let sent = timeout(GREETING_MAX, greeting::send_with(stream, &frame, bytes)).await;
         sent.unwrap_or(Err(GreetingError::TimedOut))
     }
 }
@@ -215,10 +223,11 @@ impl Inner {
 /// Keeps a connection to `node` and renews the leases that it grants.
 async fn hold(inner: Rc<Inner>, node: NodeId) {
     let mut backoff = Backoff::default();
+    let mut bytes = Vec::new();
     loop {
         let error = match inner.connect(node, Purpose::Pair).await {
             Ok(mut stream) => loop {
-                if let Err(error) = renew(&inner, &mut stream, node).await {
+                if let Err(error) = renew(&inner, &mut stream, node, &mut bytes).await {
                     break error;
                 }
                 backoff = Backoff::default();
@@ -231,15 +240,20 @@ async fn hold(inner: Rc<Inner>, node: NodeId) {
     }
 }
 
-/// One renewal, and the time until the next.
-async fn renew(inner: &Rc<Inner>, stream: &mut Stream, node: NodeId) -> Result<(), GreetingError> {
+/// One renewal, and the time until the next. `bytes` is used for what goes and what comes.
+async fn renew(
+    inner: &Rc<Inner>,
+    stream: &mut Stream,
+    node: NodeId,
+    bytes: &mut Vec<u8>,
+) -> Result<(), GreetingError> {
     let silence = Duration::from_millis(inner.silent_ms());
     let asked = async {
         // Read before it is sent: the lease counts from here.
         let now_ms = inner.clock.now_ms();
         let renewal = inner.leases.borrow_mut().renewal(now_ms, node);
-        greeting::send(stream, &Frame::Renew(renewal)).await?;
-        match greeting::receive(stream, Kinds::GRANT).await? {
+        greeting::send_with(stream, &Frame::Renew(renewal), bytes).await?;
+        match greeting::receive_with(stream, Kinds::GRANT, bytes).await? {
             Frame::Grant(grant) => Ok(grant),
             _ => unreachable!("no other kind was asked for"),
         }

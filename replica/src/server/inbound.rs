@@ -165,33 +165,40 @@ impl Server {
 
     /// There is more room on a disk that was short of it.
     pub(super) fn credits_grew(&mut self, host: &mut Host, now_ms: u64) {
-        for conn in self.promised_on(host, |_| true) {
-            if let Some(stream) = self.stream(conn) {
+        let conns = self.promised_on(host, |_| true);
+        for conn in &conns {
+            if let Some(stream) = self.stream(*conn) {
                 stream.line.hurry();
-                self.say_credits(conn, host, now_ms, false);
+                self.say_credits(*conn, host, now_ms, false);
             }
         }
+        self.listed = conns;
         self.offer_pulls(host, now_ms);
     }
 
     /// Time passed, and with it what others took of a disk's room: tells those of it that may
     /// wait for some. Called with [`Self::tick`], for each host.
     pub fn review(&mut self, host: &mut Host, now_ms: u64) {
-        for conn in self.promised_on(host, |stream| stream.line.is_short()) {
-            self.say_more(conn, host, now_ms);
+        let conns = self.promised_on(host, |stream| stream.line.is_short());
+        for conn in &conns {
+            self.say_more(*conn, host, now_ms);
         }
+        self.listed = conns;
         self.offer_pulls(host, now_ms);
     }
 
-    /// The streams of a disk on which records may come, and which fit.
-    fn promised_on(&self, host: &Host, fits: impl Fn(&Stream) -> bool) -> Vec<ConnId> {
+    /// The streams of a disk on which records may come, and which fit. The list is to be put
+    /// back in its place.
+    fn promised_on(&mut self, host: &Host, fits: impl Fn(&Stream) -> bool) -> Vec<ConnId> {
+        let mut conns = std::mem::take(&mut self.listed);
+        conns.clear();
         let disk = host.disk_id();
         let of_disk = self.owners.iter().filter(|((on, _), _)| *on == disk);
         let fits = |conn: &ConnId| match self.conns.get(conn) {
             Some(Conn::Stream(stream)) => stream.is(Phase::Promised) && fits(stream),
             _ => false,
         };
-        let mut conns: Vec<ConnId> = of_disk.map(|(_, conn)| *conn).filter(fits).collect();
+        conns.extend(of_disk.map(|(_, conn)| *conn).filter(fits));
         conns.sort_unstable();
         conns
     }

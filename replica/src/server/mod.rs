@@ -120,6 +120,8 @@ pub struct Server {
     fenced: Vec<Output>,
     out: Vec<Output>,
     spare: Vec<Vec<Record>>,
+    /// Connections that a call is about, for reuse.
+    listed: Vec<ConnId>,
 }
 
 /// An inbound connection.
@@ -160,6 +162,7 @@ impl Server {
             fenced: Vec::new(),
             out: Vec::new(),
             spare: Vec::new(),
+            listed: Vec::new(),
         }
     }
 
