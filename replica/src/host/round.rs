@@ -302,7 +302,8 @@ impl Host {
         if !started || !self.round.tasks.is_empty() || self.failed.is_some() {
             return;
         }
-        for (at, target) in std::mem::take(&mut self.round.targets) {
+        for nth in 0..self.round.targets.len() {
+            let (at, target) = self.round.targets[nth];
             let Some(volume) = self.volumes[at.0 as usize].as_mut() else {
                 unreachable!("no volume is forgotten while a piece is applied")
             };
@@ -312,6 +313,7 @@ impl Host {
             }
             volume.log.step(Step::Applied(target));
         }
+        self.round.targets.clear();
         if self.round.last_piece && !self.round.anew {
             self.begin_carry();
             self.round.phase = Phase::Carrying;

@@ -23,15 +23,18 @@
 
 use super::{
     LogInfo, PhysSlot, Store, StoreEvent, Work,
-    page::{PAGE_BYTES, Page, seal},
+    page::{PAGE_BYTES, seal},
     pages::PagePool,
     superblock::{Root, Superblock},
     token,
     tree::Tree,
 };
-use holdfast_io::{Buf, DiskError, DiskErrorKind, IoQueue, Op};
+use holdfast_io::{Buf, BufMut, DiskError, DiskErrorKind, IoQueue, Op, OpResult};
 use holdfast_types::mutant::{self, Mutant};
-use std::collections::VecDeque;
+use std::{
+    collections::VecDeque,
+    mem::{replace, take},
+};
 
 /// Pages prepared at a time: one buffer of 256 KiB, the largest that the
 /// buffer pool has in one piece.
@@ -39,6 +42,8 @@ const BATCH_PAGES: u64 = 64;
 /// Pages being written at most (4 MiB): enough to keep a device busy, little
 /// enough beside the leaf cache.
 const PAGES_IN_FLIGHT_MAX: u64 = 1024;
+/// Lists of ended writes that are kept: for a checkpoint whose pages lie scattered.
+const LISTS_MAX: usize = 64;
 
 /// A checkpoint on its way.
 pub(super) struct Checkpoint {
@@ -49,7 +54,7 @@ pub(super) struct Checkpoint {
     cursor: Cursor,
     /// Changed volumes, lowest index first, with their page as it was when the
     /// checkpoint began; `None`: the volume is gone.
-    volumes: VecDeque<(u32, Option<Box<Page>>)>,
+    volumes: VecDeque<(u32, Option<BufMut>)>,
     gone: Vec<u32>,
     /// Pages still to be written at most; that many are free.
     pub(super) pages_to_write: u64,
@@ -58,6 +63,38 @@ pub(super) struct Checkpoint {
     pub(super) freed_pages: Vec<u64>,
     /// Free when it is done.
     pub(super) deferred: Vec<PhysSlot>,
+}
+
+/// Emptied lists that the next checkpoint uses again.
+#[derive(Default)]
+pub(super) struct Lists {
+    volumes: VecDeque<(u32, Option<BufMut>)>,
+    gone: Vec<u32>,
+    freed_pages: Vec<u64>,
+    deferred: Vec<PhysSlot>,
+    /// Where the pages of a batch go.
+    places: Vec<u64>,
+    /// Of writes.
+    bufs: Vec<Vec<Buf>>,
+}
+
+impl Lists {
+    /// A list of the one buffer that a write writes.
+    fn one(&mut self, buf: Buf) -> Vec<Buf> {
+        let mut bufs = self.bufs.pop().unwrap_or_default();
+        bufs.push(buf);
+        bufs
+    }
+
+    /// Takes the list of a write that has ended.
+    pub(super) fn keep(&mut self, result: OpResult) {
+        if let OpResult::Written(mut bufs) = result
+            && self.bufs.len() < LISTS_MAX
+        {
+            bufs.clear();
+            self.bufs.push(bufs);
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,11 +132,16 @@ impl Store {
         assert!(self.failure.is_none(), "the store has failed");
         assert_eq!(log.ring, self.files.ring(&self.superblock), "the log of another disk");
         self.step_removals();
-        let mut volumes = VecDeque::with_capacity(self.volumes.dirty.len());
-        for index in std::mem::take(&mut self.volumes.dirty) {
+        let mut volumes = take(&mut self.lists.volumes);
+        while let Some(index) = self.volumes.dirty.pop_first() {
             self.volumes.catalogue.touch(u64::from(index));
             let volume = self.volumes.get(index).filter(|_| !self.removals.is_finished(index));
-            volumes.push_back((index, volume.map(|volume| volume.encode())));
+            let page = volume.map(|volume| {
+                let mut page = self.pool.alloc(PAGE_BYTES);
+                volume.encode(&mut page);
+                page
+            });
+            volumes.push_back((index, page));
         }
         if !self.reserve_pages() {
             return self.fail(self.no_space_for_pages());
@@ -113,11 +155,11 @@ impl Store {
             stage: Stage::Pages,
             cursor: Cursor::Volume(0),
             volumes,
-            gone: Vec::new(),
+            gone: take(&mut self.lists.gone),
             pages_to_write: self.pages_to_write(),
             pages_in_flight: 0,
-            freed_pages: std::mem::take(&mut self.freed_pages),
-            deferred: std::mem::take(&mut self.deferred),
+            freed_pages: replace(&mut self.freed_pages, take(&mut self.lists.freed_pages)),
+            deferred: replace(&mut self.deferred, take(&mut self.lists.deferred)),
         });
     }
 
@@ -157,13 +199,13 @@ impl Store {
             // Steps 3 and 4, one after the other: never both copies in flight.
             running.stage = Stage::WritingCopy(copy);
             let mut buf = self.pool.alloc(PAGE_BYTES);
-            buf.copy_from_slice(&running.superblock.encode()[..]);
+            running.superblock.encode_into(&mut buf);
             queue.push(
                 token(Work::WriteSuperblock, copy),
                 Op::Write {
                     file: self.files.superblock,
                     offset: copy * PAGE_BYTES as u64,
-                    bufs: vec![buf.freeze()],
+                    bufs: self.lists.one(buf.freeze()),
                     durable: true,
                 },
             );
@@ -177,7 +219,7 @@ impl Store {
             && running.pages_in_flight + BATCH_PAGES <= PAGES_IN_FLIGHT_MAX
         {
             let mut batch = self.pool.alloc(BATCH_PAGES as usize * PAGE_BYTES);
-            let mut places = Vec::with_capacity(BATCH_PAGES as usize);
+            let mut places = take(&mut self.lists.places);
             for page in batch.chunks_exact_mut(PAGE_BYTES) {
                 match self.make_page(running, page) {
                     Some(place) => places.push(place),
@@ -186,11 +228,13 @@ impl Store {
             }
             running.pages_in_flight += places.len() as u64;
             self.push_pages(&batch.freeze(), &places, queue);
+            places.clear();
+            self.lists.places = places;
         }
     }
 
     /// One write for each run of neighbouring pages.
-    fn push_pages(&self, batch: &Buf, places: &[u64], queue: &mut IoQueue) {
+    fn push_pages(&mut self, batch: &Buf, places: &[u64], queue: &mut IoQueue) {
         let mut at = 0;
         for run in places.chunk_by(|a, b| a + 1 == *b) {
             let bytes = run.len() * PAGE_BYTES;
@@ -199,7 +243,7 @@ impl Store {
                 Op::Write {
                     file: self.files.data,
                     offset: self.superblock.page_offset(run[0]),
-                    bufs: vec![batch.slice(at..at + bytes)],
+                    bufs: self.lists.one(batch.slice(at..at + bytes)),
                     durable: false,
                 },
             );
@@ -335,16 +379,19 @@ impl Store {
             running.stage = Stage::CopyDue(1);
             return None;
         }
-        let Some(done) = self.checkpoint.take() else { unreachable!("seen above") };
+        let Some(mut done) = self.checkpoint.take() else { unreachable!("seen above") };
         // Step 5.
         self.superblock = done.superblock;
         self.map_dirty = 0;
         self.cache.all_clean();
-        for index in done.gone {
+        for index in done.gone.drain(..) {
             self.volumes.forget(index);
             self.removals.forget(index);
         }
-        self.release(done.freed_pages, done.deferred);
+        self.release(&mut done.freed_pages, &mut done.deferred);
+        let Checkpoint { volumes, gone, freed_pages, deferred, .. } = done;
+        let Lists { places, bufs, .. } = take(&mut self.lists);
+        self.lists = Lists { volumes, gone, freed_pages, deferred, places, bufs };
         tracing::debug!(generation = self.superblock.generation, "checkpoint done");
         Some(StoreEvent::CheckpointDone)
     }

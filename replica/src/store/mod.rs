@@ -25,6 +25,7 @@ mod pages;
 mod record;
 mod removal;
 mod slots;
+mod sorted;
 mod space;
 mod superblock;
 mod tree;
@@ -43,7 +44,7 @@ pub(crate) use volume::VolumeState;
 
 use self::{
     cache::{Cache, Key},
-    checkpoint::Checkpoint,
+    checkpoint::{Checkpoint, Lists},
     image::{Files, Image},
     page::PAGE_BYTES,
     pages::PagePool,
@@ -186,6 +187,7 @@ pub(crate) struct Store {
     growth: Growth,
     removals: Removals,
     checkpoint: Option<Checkpoint>,
+    lists: Lists,
     failure: Option<DiskError>,
     /// The failure is still to be said.
     failure_unsaid: bool,
@@ -239,6 +241,7 @@ impl Store {
             growth,
             removals,
             checkpoint: None,
+            lists: Lists::default(),
             failure: None,
             failure_unsaid: false,
         };
@@ -307,9 +310,15 @@ impl Store {
             (_, Err(error)) => self.fail(error),
             // A checkpoint that failed is gone; what it had in flight still ends.
             (_, Ok(_)) if self.failure.is_some() => {}
-            (Work::WritePages, Ok(_)) => self.pages_written(detail),
+            (Work::WritePages, Ok(written)) => {
+                self.lists.keep(written);
+                self.pages_written(detail);
+            }
             (Work::SyncData, Ok(_)) => self.data_synced(),
-            (Work::WriteSuperblock, Ok(_)) => events.extend(self.superblock_written(detail)),
+            (Work::WriteSuperblock, Ok(written)) => {
+                self.lists.keep(written);
+                events.extend(self.superblock_written(detail));
+            }
         }
         if std::mem::take(&mut self.failure_unsaid)
             && let Some(error) = &self.failure

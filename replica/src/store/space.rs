@@ -283,12 +283,12 @@ impl Store {
     }
 
     /// Ends a checkpoint's part of space: what it freed can be used, and
-    /// metadata slots that became empty go back unless they will be wanted.
-    pub(super) fn release(&mut self, pages: Vec<u64>, slots: Vec<PhysSlot>) {
-        for page in pages {
+    /// metadata slots that became empty go back unless they will be wanted. Empties both lists.
+    pub(super) fn release(&mut self, pages: &mut Vec<u64>, slots: &mut Vec<PhysSlot>) {
+        for page in pages.drain(..) {
             self.pages.give(page);
         }
-        for slot in slots {
+        for slot in slots.drain(..) {
             self.slots.set(slot, Use::Free);
         }
         while let Some(slot) = self.pages.surplus(self.pages_wanted()) {

@@ -106,7 +106,13 @@ impl Superblock {
 
     pub(super) fn encode(&self) -> Box<Page> {
         let mut page = blank();
-        let p = &mut page[..];
+        self.encode_into(&mut page[..]);
+        page
+    }
+
+    /// Makes a page of it.
+    pub(super) fn encode_into(&self, p: &mut [u8]) {
+        p.fill(0);
         put(p, 0, &MAGIC);
         put(p, 8, &FORMAT_VERSION.to_le_bytes());
         put(p, 16, &self.disk.to_bytes());
@@ -127,7 +133,6 @@ impl Superblock {
         put(p, 160, &self.start.to_bytes());
         let crc = crc_without(p, 12);
         put(p, 12, &crc.to_le_bytes());
-        page
     }
 
     pub(super) fn decode(page: &[u8]) -> Copy {

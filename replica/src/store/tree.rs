@@ -6,8 +6,11 @@
 //! is touched, so that a large and mostly empty volume costs nothing, and
 //! growing a volume needs no step of its own.
 
-use super::page::{CHILD_BYTES, Child, HEADER_BYTES, Identity, TreeKind};
-use std::collections::{BTreeMap, BTreeSet};
+use super::{
+    page::{CHILD_BYTES, Child, HEADER_BYTES, Identity, TreeKind},
+    sorted::SortedSet,
+};
+use std::collections::BTreeMap;
 
 /// References in an interior page. 202 would fit; a round number is easier to
 /// follow in a dump, and 24 bytes stay for what comes.
@@ -28,7 +31,7 @@ pub(super) struct Tree {
     /// Interior pages by level, level 1 first; the last has at most index 0.
     levels: Vec<BTreeMap<u64, Node>>,
     /// Pages to be written, by level, leaves first. A dirty page's ancestors are dirty.
-    dirty: Vec<BTreeSet<u64>>,
+    dirty: Vec<SortedSet<u64>>,
 }
 
 impl Tree {
@@ -39,9 +42,10 @@ impl Tree {
     /// A tree whose interior pages [`Self::insert_node`] will bring.
     pub(super) fn with_root(kind: TreeKind, owner: [u8; 16], root: Child, height: usize) -> Self {
         assert!((1..=HEIGHT_MAX).contains(&height), "checked where it is decoded");
-        let mut levels = Vec::new();
+        let (mut levels, mut dirty) = (Vec::new(), Vec::new());
         levels.resize_with(height, BTreeMap::new);
-        Self { kind, owner, root, levels, dirty: vec![BTreeSet::new(); height + 1] }
+        dirty.resize_with(height + 1, SortedSet::default);
+        Self { kind, owner, root, levels, dirty }
     }
 
     /// Levels of interior pages, at least 1.
@@ -72,7 +76,7 @@ impl Tree {
             (first.max(from)..first + FANOUT)
                 .find(|leaf| !node.children[(leaf - first) as usize].is_none())
         });
-        let dirty = self.dirty[0].range(from..).next().copied();
+        let dirty = self.dirty[0].first_from(from);
         match (stored, dirty) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
@@ -122,7 +126,7 @@ impl Tree {
         while leaf >= FANOUT.pow(self.height() as u32) {
             assert!(self.height() < HEIGHT_MAX, "leaf {leaf} is beyond any disk");
             let mut top = BTreeMap::new();
-            let mut dirty = BTreeSet::new();
+            let mut dirty = SortedSet::default();
             if !self.root.is_none() {
                 let mut node = Node { children: Box::new([Child::NONE; FANOUT as usize]) };
                 node.children[0] = std::mem::take(&mut self.root);
@@ -139,7 +143,7 @@ impl Tree {
 
     /// Pages to be written, an upper bound (a page that became empty is not).
     pub(super) fn dirty_pages(&self) -> usize {
-        self.dirty.iter().map(BTreeSet::len).sum()
+        self.dirty.iter().map(SortedSet::len).sum()
     }
 
     /// The next page of `level` to be written, no longer counted as dirty.
@@ -149,7 +153,7 @@ impl Tree {
 
     /// Takes a leaf off those to be written.
     pub(super) fn clean_leaf(&mut self, leaf: u64) {
-        self.dirty[0].remove(&leaf);
+        self.dirty[0].remove(leaf);
     }
 
     /// Changes the reference to a page; returns the old one.

@@ -20,12 +20,13 @@
 
 use super::{
     codec::{bytes_at, put, u32_at, u64_at},
-    page::{Child, Page, TreeKind, blank},
+    page::{Child, TreeKind},
+    sorted::SortedSet,
     superblock::COUNTER_MAX,
     tree::{HEIGHT_MAX, Tree},
 };
 use holdfast_types::{Epoch, EpochSpan, HistoryId, Lsn, ReplicaId, VolumeId};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 /// Epoch spans that one volume page holds; older ones are dropped, see
 /// [`VolumeState::epochs`]. Above the 128 that recovery may want to look back
@@ -92,16 +93,16 @@ impl Volume {
         Self { state, map, removing: false }
     }
 
-    /// The volume page but for its header and the map's root.
-    pub(super) fn encode(&self) -> Box<Page> {
-        let mut page = blank();
+    /// Makes `page` the volume's, but for its header and the map's root.
+    pub(super) fn encode(&self, page: &mut [u8]) {
+        page.fill(0);
         let state = &self.state;
-        put(&mut page[..], 48, &state.replica.to_bytes());
-        put(&mut page[..], 64, &state.history.to_bytes());
-        put(&mut page[..], 80, &state.blocks.to_le_bytes());
-        put(&mut page[..], 88, &state.applied.get().to_le_bytes());
-        put(&mut page[..], 96, &state.applied_epoch.get().to_le_bytes());
-        put(&mut page[..], 104, &state.promised.get().to_le_bytes());
+        put(page, 48, &state.replica.to_bytes());
+        put(page, 64, &state.history.to_bytes());
+        put(page, 80, &state.blocks.to_le_bytes());
+        put(page, 88, &state.applied.get().to_le_bytes());
+        put(page, 96, &state.applied_epoch.get().to_le_bytes());
+        put(page, 104, &state.promised.get().to_le_bytes());
         let mut flags = 0;
         if state.suspect {
             flags |= FLAG_SUSPECT;
@@ -109,16 +110,15 @@ impl Volume {
         if self.removing {
             flags |= FLAG_REMOVING;
         }
-        put(&mut page[..], 112, &u32::to_le_bytes(flags));
+        put(page, 112, &u32::to_le_bytes(flags));
         let spans = state.stored_epochs();
-        put(&mut page[..], 140, &(spans.len() as u32).to_le_bytes());
+        put(page, 140, &(spans.len() as u32).to_le_bytes());
         for (i, span) in spans.iter().enumerate() {
             let at = SPANS_AT + i * SPAN_BYTES;
-            put(&mut page[..], at, &span.epoch.get().to_le_bytes());
-            put(&mut page[..], at + 8, &span.first.get().to_le_bytes());
+            put(page, at, &span.epoch.get().to_le_bytes());
+            put(page, at + 8, &span.first.get().to_le_bytes());
         }
-        put(&mut page[..], FETCHED_AT, &state.fetched.get().to_le_bytes());
-        page
+        put(page, FETCHED_AT, &state.fetched.get().to_le_bytes());
     }
 
     /// Adds the map's root to an encoded page, when it is known.
@@ -177,14 +177,14 @@ pub(super) struct Volumes {
     /// Those not being removed.
     by_id: HashMap<VolumeId, u32>,
     /// Whose page the next checkpoint writes.
-    pub(super) dirty: BTreeSet<u32>,
+    pub(super) dirty: SortedSet<u32>,
     /// The stored form.
     pub(super) catalogue: Tree,
 }
 
 impl Volumes {
     pub(super) fn new(catalogue: Tree) -> Self {
-        Self { entries: Vec::new(), by_id: HashMap::new(), dirty: BTreeSet::new(), catalogue }
+        Self { entries: Vec::new(), by_id: HashMap::new(), dirty: SortedSet::default(), catalogue }
     }
 
     pub(super) fn empty_catalogue() -> Tree {

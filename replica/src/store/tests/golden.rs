@@ -146,7 +146,8 @@ fn a_volume(fetched: u64) -> (Volume, Box<Page>) {
     volume.removing = true;
     volume.map.touch(1000);
     volume.map.set(2, 0, child(7));
-    let mut page = volume.encode();
+    let mut page = blank();
+    volume.encode(&mut page[..]);
     volume.encode_root(&mut page[..]);
     let owner = volume.state.volume.to_bytes();
     let identity = Identity { tree: TreeKind::Catalogue, level: 0, owner, index: 2 };
