@@ -27,6 +27,63 @@ pub struct Outcome {
     pub scale: Option<ScaleOutcome>,
 }
 
+impl Outcome {
+    /// Servers that were there and failed, in a line each.
+    #[must_use]
+    pub fn failures(&self) -> Vec<String> {
+        self.results()
+            .filter_map(|(job, result)| {
+                let failed = result.failed.as_ref()?;
+                Some(format!("{}, {}: {failed}", result.column, job.title))
+            })
+            .collect()
+    }
+
+    /// Figures that every server should have and one has not, in a line each.
+    #[must_use]
+    pub fn missing_figures(&self) -> Vec<String> {
+        let mut missing = Vec::new();
+        for (job, result) in self.results() {
+            let mut lacks =
+                |what: &str| missing.push(format!("{}, {}: no {what}", result.column, job.title));
+            let Some(figures) = &result.median else {
+                lacks("figures");
+                continue;
+            };
+            let latency = figures.latency;
+            let percentiles = [latency.p50_us, latency.p99_us, latency.p99_9_us];
+            if !(figures.iops > 0.0 && figures.megabytes_per_s > 0.0) {
+                lacks("rate");
+            }
+            if !(latency.mean_us > 0.0 && percentiles[0] > 0.0 && percentiles.is_sorted()) {
+                lacks("latencies");
+            }
+            if job.fsync_every > 0 && figures.flush.is_none() {
+                lacks("latencies of flushes");
+            }
+            if figures.processes.is_empty() {
+                // There is no server to have used anything.
+                continue;
+            }
+            if figures.cpu_us_per_op.is_none() {
+                lacks("CPU time");
+            }
+            if job.writes() && figures.written_per_byte.is_none_or(|bytes| bytes < 0.9) {
+                lacks("written bytes, or less than the client's");
+            }
+            if figures.peak_rss_bytes == 0 {
+                lacks("memory");
+            }
+        }
+        missing
+    }
+
+    fn results(&self) -> impl Iterator<Item = (&Job, &JobResult)> {
+        let jobs = self.blocks.iter().flat_map(|block| &block.jobs);
+        jobs.flat_map(|job| job.results.iter().map(|result| (&job.job, result)))
+    }
+}
+
 /// The machine and its state when the run began.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Machine {

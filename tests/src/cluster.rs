@@ -44,6 +44,9 @@ pub struct Setup {
     pub args: Vec<OsString>,
     /// A network namespace for each node.
     pub in_namespaces: bool,
+    /// Number of the first node among this process's loopback addresses, so that clusters
+    /// of one process run beside each other.
+    pub first_address: usize,
 }
 
 impl Setup {
@@ -57,7 +60,7 @@ impl Setup {
     /// Three nodes as they come.
     #[must_use]
     pub fn with_defaults() -> Setup {
-        Setup { nodes: 3, args: Vec::new(), in_namespaces: false }
+        Setup { nodes: 3, args: Vec::new(), in_namespaces: false, first_address: 0 }
     }
 
     /// With further arguments.
@@ -103,7 +106,10 @@ impl Cluster {
         let nodes = (0..setup.nodes).map(|index| Node {
             name: format!("node{}", index + 1),
             dir: dir.join(format!("node{}", index + 1)),
-            address: network.as_ref().map_or_else(|| loopback(index), |net| net.address(index)),
+            address: match &network {
+                Some(network) => network.address(index),
+                None => loopback(setup.first_address + index),
+            },
             daemon: Mutex::new(None),
         });
         Ok(Cluster { root: dir.to_owned(), nodes: nodes.collect(), setup, network })
