@@ -174,11 +174,11 @@ impl JobOutcome {
         self.results.iter().find(|result| result.column == id)
     }
 
-    /// Operations a second of the column `id` to those of [`BASELINE`].
+    /// Operations a second of the column `id` to those of the column `to`.
     #[must_use]
-    pub fn ratio(&self, id: &str) -> Option<f64> {
+    pub fn ratio(&self, id: &str, to: &str) -> Option<f64> {
         let iops = |id| Some(self.of(id)?.median.as_ref()?.iops);
-        let (own, base) = (iops(id)?, iops(BASELINE)?);
+        let (own, base) = (iops(id)?, iops(to)?);
         (base > 0.0).then(|| own / base)
     }
 }

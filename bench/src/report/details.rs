@@ -2,7 +2,7 @@
 
 use super::grid::Grid;
 use super::summary::present;
-use super::{ratio, reference, words};
+use super::{reference, words};
 use crate::outcome::{Block, Figures, JobOutcome, JobResult};
 
 const MIB: f64 = (1 << 20) as f64;
@@ -30,7 +30,7 @@ pub(super) fn servers(block: &Block, job: &JobOutcome) -> Grid {
     for column in present(block) {
         let Some(result) = job.of(&column.id) else { continue };
         let Some(figures) = &result.median else { continue };
-        let to = reference(block).and_then(|to| ratio(job, &column.id, &to.id));
+        let to = reference(block).and_then(|to| job.ratio(&column.id, &to.id));
         let latency = figures.latency;
         let mut row = vec![
             column.title.clone(),

@@ -16,7 +16,7 @@ mod scale;
 mod summary;
 mod words;
 
-use crate::outcome::{Block, Column, JobOutcome, Outcome};
+use crate::outcome::{BASELINE, Block, Column, Outcome};
 use holdfast_tests::{Error, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -62,19 +62,14 @@ pub fn save(outcome: &Outcome, dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Whom the others of a block are compared with: [`crate::outcome::BASELINE`], or, where it took no part, the
-/// first that is not Holdfast.
+/// Whom the others of a block are compared with: [`BASELINE`], or, where it took no part, the
+/// first that is not Holdfast. None where there are no others.
 fn reference(block: &Block) -> Option<&Column> {
     /// What the ids of Holdfast's columns begin with.
     const OURS: &str = "holdfast";
-    let mut present = block.columns.iter().filter(|column| column.absent.is_none());
-    let baseline = present.clone().find(|column| column.id == crate::outcome::BASELINE);
-    baseline.or_else(|| present.find(|column| !column.id.starts_with(OURS)))
-}
-
-/// Operations a second of the column `id` to those of `to`.
-fn ratio(job: &JobOutcome, id: &str, to: &str) -> Option<f64> {
-    let iops = |id| Some(job.of(id)?.median.as_ref()?.iops);
-    let (own, base) = (iops(id)?, iops(to)?);
-    (base > 0.0).then(|| own / base)
+    if summary::present(block).count() < 2 {
+        return None;
+    }
+    let baseline = summary::present(block).find(|column| column.id == BASELINE);
+    baseline.or_else(|| summary::present(block).find(|column| !column.id.starts_with(OURS)))
 }

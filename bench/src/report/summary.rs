@@ -1,7 +1,7 @@
 //! One row for each job: rates side by side, and how they compare.
 
 use super::grid::Grid;
-use super::{ratio, reference, words};
+use super::{reference, words};
 use crate::outcome::{Block, Column, Figures, Job};
 
 /// From this size on an operation counts by its bytes.
@@ -47,7 +47,7 @@ pub(super) fn grid(block: &Block, names: Names) -> Grid {
             let Some(figures) = &result.median else { return "failed".to_owned() };
             let rate = words::count(rate(&job.job, figures));
             let others = to.filter(|&to| to != column.id);
-            match others.and_then(|to| ratio(job, &column.id, to)) {
+            match others.and_then(|to| job.ratio(&column.id, to)) {
                 Some(value) => format!("{rate} ({})", words::ratio(value)),
                 None => rate,
             }

@@ -1,7 +1,7 @@
 //! Latency percentiles on a logarithmic axis, which all panels share.
 
-use super::panels::{self, Area, beside};
-use super::{Drawn, colour};
+use super::panels::{self, Area, Row, beside};
+use super::{Drawn, Palette};
 use crate::outcome::{Block, JobOutcome, Latency};
 use plotters::coord::combinators::IntoLogRange;
 use plotters::element::{Circle, PathElement};
@@ -19,17 +19,18 @@ const BEYOND: f64 = 1.3;
 const NOTHING: Range<f64> = 10.0..1_000.0;
 
 /// Draws them for every job of the block.
-pub(super) fn draw(block: &Block, svg: &mut String) -> Drawn {
+pub(super) fn draw(block: &Block, palette: &Palette<'_>, svg: &mut String) -> Drawn {
     let range = range(block);
-    panels::draw(block, svg, |area, job| panel(area, block, job, range.clone()))
+    panels::draw(block, svg, |area, job| {
+        panel(area, &panels::rows(block, palette, job), job, range.clone())
+    })
 }
 
-fn panel(area: &Area<'_>, block: &Block, job: &JobOutcome, range: Range<f64>) -> Drawn {
-    let rows = panels::rows(block, job);
+fn panel(area: &Area<'_>, rows: &[Row<'_>], job: &JobOutcome, range: Range<f64>) -> Drawn {
     let heading = format!("{}, µs: p50, p99, p99.9", job.job.title);
-    let mut chart = panels::chart(area, &heading, range.clone().log_scale(), &rows)?;
-    for row in &rows {
-        let colour = colour(row.index);
+    let mut chart = panels::chart(area, &heading, range.clone().log_scale(), rows)?;
+    for row in rows {
+        let colour = row.colour;
         let Some(figures) = row.median else {
             chart.draw_series([beside(
                 (range.start, row.height),
@@ -79,7 +80,7 @@ mod tests {
             .filter_map(|result| result.median.as_mut())
             .for_each(|figures| figures.latency = latency);
         let mut svg = String::new();
-        draw(&block, &mut svg).unwrap();
+        draw(&block, &Palette::new(std::slice::from_ref(&block)), &mut svg).unwrap();
         let x = |line: &str| line.split("cx=\"").nth(1)?.split('"').next()?.parse::<f64>().ok();
         let xs: Vec<f64> = svg.lines().filter_map(x).collect();
         // Five results that did not fail.

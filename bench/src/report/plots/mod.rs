@@ -11,7 +11,7 @@ mod latencies;
 mod panels;
 mod rates;
 
-use crate::outcome::{Curve, Outcome};
+use crate::outcome::{Block, Column, Curve, Outcome};
 use holdfast_tests::{Error, Result};
 use plotters::style::RGBColor;
 
@@ -19,19 +19,40 @@ use plotters::style::RGBColor;
 type Drawn = std::result::Result<(), Box<dyn std::error::Error>>;
 
 /// Told apart also by those who see fewer colours: Okabe and Ito, "Color Universal Design", 2008, without
-/// black and yellow. Holdfast is the first column, so it is the first colour.
-const COLOURS: [RGBColor; 6] = [
+/// yellow and with grey for black.
+const COLOURS: [RGBColor; 7] = [
     RGBColor(213, 94, 0),
     RGBColor(0, 114, 178),
     RGBColor(86, 180, 233),
     RGBColor(0, 158, 115),
     RGBColor(204, 121, 167),
     RGBColor(230, 159, 0),
+    RGBColor(110, 110, 110),
 ];
 
-/// Of the `index`th server or line.
+/// Of the `index`th server of a run, or line of a curve.
 fn colour(index: usize) -> RGBColor {
     COLOURS[index % COLOURS.len()]
+}
+
+/// Which server has which colour in all plots of a run.
+#[derive(Clone, Debug)]
+struct Palette<'a>(Vec<&'a str>);
+
+impl<'a> Palette<'a> {
+    fn new(blocks: &'a [Block]) -> Palette<'a> {
+        let mut ids: Vec<&str> = Vec::new();
+        for column in blocks.iter().flat_map(|block| &block.columns) {
+            if !ids.contains(&column.id.as_str()) {
+                ids.push(&column.id);
+            }
+        }
+        Palette(ids)
+    }
+
+    fn of(&self, column: &Column) -> RGBColor {
+        colour(self.0.iter().position(|id| *id == column.id).unwrap_or_default())
+    }
 }
 
 /// A file to be.
@@ -52,9 +73,10 @@ pub(super) fn all(outcome: &Outcome) -> Result<Vec<Picture>> {
         pictures.push(Picture { file, svg });
         Ok(())
     };
+    let palette = Palette::new(&outcome.blocks);
     for (index, block) in outcome.blocks.iter().enumerate() {
-        draw(rates_file(index), &|svg| rates::draw(block, svg))?;
-        draw(latencies_file(index), &|svg| latencies::draw(block, svg))?;
+        draw(rates_file(index), &|svg| rates::draw(block, &palette, svg))?;
+        draw(latencies_file(index), &|svg| latencies::draw(block, &palette, svg))?;
     }
     for curve in outcome.scale.iter().flat_map(|scale| &scale.curves) {
         draw(curve_file(curve), &|svg| curves::draw(curve, svg))?;
@@ -81,6 +103,18 @@ pub(super) fn curve_file(curve: &Curve) -> String {
 mod tests {
     use super::super::sample;
     use super::*;
+
+    #[test]
+    fn a_server_keeps_its_colour() {
+        let mut blocks = [sample::block(), sample::block()];
+        blocks[1].columns.reverse();
+        let palette = Palette::new(&blocks);
+        for column in &blocks[0].columns {
+            let same =
+                blocks[1].columns.iter().filter(|other| palette.of(other) == palette.of(column));
+            assert_eq!(same.map(|other| &other.id).collect::<Vec<_>>(), [&column.id]);
+        }
+    }
 
     #[test]
     fn draws_what_there_is_and_survives_what_there_is_not() {

@@ -1,6 +1,6 @@
 //! A panel for each job, with a row for each server.
 
-use super::Drawn;
+use super::{Drawn, Palette};
 use crate::outcome::{Block, Column, Figures, JobOutcome};
 use crate::report::summary::present;
 use crate::report::words;
@@ -13,7 +13,7 @@ use plotters::coord::types::RangedCoordf64;
 use plotters::drawing::{DrawingArea, IntoDrawingArea};
 use plotters::element::{EmptyElement, Text};
 use plotters::style::text_anchor::{HPos, Pos, VPos};
-use plotters::style::{BLACK, Color, IntoFont, TextStyle, WHITE};
+use plotters::style::{BLACK, Color, IntoFont, RGBColor, TextStyle, WHITE};
 use std::error::Error;
 use std::ops::Add;
 
@@ -51,8 +51,7 @@ pub(super) type Word<'a> =
 /// A server's row in a panel.
 #[derive(Debug)]
 pub(super) struct Row<'a> {
-    /// For its colour.
-    pub(super) index: usize,
+    pub(super) colour: RGBColor,
     /// Of its middle.
     pub(super) height: f64,
     /// The server.
@@ -62,11 +61,16 @@ pub(super) struct Row<'a> {
 }
 
 /// The rows of a panel, each 1 high, the first uppermost.
-pub(super) fn rows<'a>(block: &'a Block, job: &'a JobOutcome) -> Vec<Row<'a>> {
+pub(super) fn rows<'a>(
+    block: &'a Block,
+    palette: &Palette<'_>,
+    job: &'a JobOutcome,
+) -> Vec<Row<'a>> {
     let servers = present(block).count();
     let row = |(index, column): (usize, &'a Column)| {
         let median = job.of(&column.id).and_then(|result| result.median.as_ref());
-        Row { index, height: (servers - index) as f64 - 0.5, column, median }
+        let height = (servers - index) as f64 - 0.5;
+        Row { colour: palette.of(column), height, column, median }
     };
     present(block).enumerate().map(row).collect()
 }

@@ -1,7 +1,7 @@
 //! Rates as bars, each panel with a scale of its own.
 
 use super::panels::{self, Area, Row, beside};
-use super::{Drawn, colour};
+use super::{Drawn, Palette};
 use crate::outcome::{Block, JobOutcome};
 use crate::report::summary::{rate, unit};
 use crate::report::words;
@@ -15,19 +15,18 @@ const BEYOND: f64 = 1.25;
 const THICKNESS: f64 = 0.7;
 
 /// Draws them for every job of the block.
-pub(super) fn draw(block: &Block, svg: &mut String) -> Drawn {
-    panels::draw(block, svg, |area, job| panel(area, block, job))
+pub(super) fn draw(block: &Block, palette: &Palette<'_>, svg: &mut String) -> Drawn {
+    panels::draw(block, svg, |area, job| panel(area, &panels::rows(block, palette, job), job))
 }
 
-fn panel(area: &Area<'_>, block: &Block, job: &JobOutcome) -> Drawn {
-    let rows = panels::rows(block, job);
+fn panel(area: &Area<'_>, rows: &[Row<'_>], job: &JobOutcome) -> Drawn {
     let rate = |row: &Row<'_>| row.median.map(|figures| rate(&job.job, figures));
     let most = rows.iter().filter_map(rate).reduce(f64::max).filter(|&most| most > 0.0);
     let heading = format!("{}, {}", job.job.title, unit(&job.job));
-    let mut chart = panels::chart(area, &heading, 0.0..most.unwrap_or(1.0) * BEYOND, &rows)?;
+    let mut chart = panels::chart(area, &heading, 0.0..most.unwrap_or(1.0) * BEYOND, rows)?;
     let bar = |row: &Row<'_>| {
         let (below, above) = (row.height - THICKNESS / 2.0, row.height + THICKNESS / 2.0);
-        Some(Rectangle::new([(0.0, below), (rate(row)?, above)], colour(row.index).filled()))
+        Some(Rectangle::new([(0.0, below), (rate(row)?, above)], row.colour.filled()))
     };
     chart.draw_series(rows.iter().filter_map(bar))?;
     let number = |row: &Row<'_>| {
@@ -53,8 +52,8 @@ mod tests {
 
     #[test]
     fn bars_are_as_long_as_rates_are_high() {
-        let mut svg = String::new();
-        draw(&sample::block(), &mut svg).unwrap();
+        let (block, mut svg) = (sample::block(), String::new());
+        draw(&block, &Palette::new(std::slice::from_ref(&block)), &mut svg).unwrap();
         let widths = widths(&svg);
         // Two servers with two jobs, and one with a third.
         let [ours, theirs, our_mb, their_mb, _] = widths[..] else { panic!("{widths:?}\n{svg}") };
@@ -64,8 +63,8 @@ mod tests {
 
     #[test]
     fn names_jobs_servers_and_numbers() {
-        let mut svg = String::new();
-        draw(&sample::block(), &mut svg).unwrap();
+        let (block, mut svg) = (sample::block(), String::new());
+        draw(&block, &Palette::new(std::slice::from_ref(&block)), &mut svg).unwrap();
         for text in [
             "4k random write QD32, IOPS",
             "1 MiB write QD8, MB/s",
