@@ -110,7 +110,8 @@ impl Payload {
         let lead = (offset % BLOCK_BYTES as u64) as usize;
         let first = offset - lead as u64;
         let end = (offset + len as u64).next_multiple_of(BLOCK_BYTES as u64);
-        let mut pieces = SmallVec::new();
+        let records = end.div_ceil(RECORD_BYTES_MAX as u64) - first / RECORD_BYTES_MAX as u64;
+        let mut pieces = SmallVec::with_capacity(records as usize);
         let mut at = first;
         while at < end {
             let cut = ((at / RECORD_BYTES_MAX as u64 + 1) * RECORD_BYTES_MAX as u64).min(end);

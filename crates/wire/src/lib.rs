@@ -10,6 +10,7 @@
 
 mod body;
 pub mod catchup;
+mod crcs;
 mod frame;
 mod message;
 mod payload;
@@ -22,6 +23,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
+pub use crcs::BlockCrcs;
 pub use frame::{FRAME_VERSION, Frame, FrameError, HEADER_BYTES, Kind, Kinds};
 pub use receive::{Decoder, RECEIVE_BYTES, Room};
 pub use send::{PIECES_MAX, Pieces, SendQueue};
@@ -30,10 +32,6 @@ pub use stream::{FromReplica, ReadFailure, StreamTag, ToReplica};
 use holdfast_io::Buf;
 use holdfast_types::{BlockRange, Epoch, EpochSpan, Generation, HistoryId, Lsn, NodeId, VolumeId};
 use serde::{Deserialize, Serialize};
-use smallvec::SmallVec;
-
-/// Checksums of a record's blocks, in address order.
-pub type BlockCrcs = SmallVec<[u32; 4]>;
 
 /// Names one ordered stream of appends from an engine to a replica, so that an
 /// acknowledgement of an older stream is never counted for a newer one.

@@ -88,7 +88,7 @@ pub(crate) fn take(
                 if range.count > RECORD_BLOCKS_MAX as u64 {
                     return Err(format!("a record of {} blocks", range.count));
                 }
-                let mut crcs = BlockCrcs::with_capacity(range.count as usize);
+                let mut crcs = BlockCrcs::new();
                 for _ in 0..range.count {
                     crcs.push(reader.u32()?);
                 }

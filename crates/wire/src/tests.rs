@@ -170,7 +170,7 @@ fn samples() -> Vec<Frame> {
         slot: SlotNo::new(slot),
         lsn: at,
         mask,
-        crcs: data.iter().flat_map(|piece| crcs(piece)).collect(),
+        crcs: data.iter().flat_map(|piece| crcs(piece).to_vec()).collect(),
         data: data.iter().cloned().collect(),
     };
     let opened = Opened {

@@ -2,7 +2,7 @@
 
 use super::*;
 use holdfast_types::{BlockNo, EpochSpan, NodeId, ReplicaId};
-use holdfast_wire::StreamSession;
+use holdfast_wire::{BlockCrcs, StreamSession};
 
 fn source(number: u128) -> Source {
     Source { node: NodeId::from_u128(number), replica: ReplicaId::from_u128(number) }
@@ -65,7 +65,7 @@ fn slots(numbers: &[u64], next: Option<u64>) -> Answer {
         slot: SlotNo::new(*number),
         lsn: Lsn::new(15),
         mask: 0,
-        crcs: smallvec::SmallVec::new(),
+        crcs: BlockCrcs::new(),
         data: smallvec::SmallVec::new(),
     };
     let slots = numbers.iter().map(copy).collect();
@@ -201,7 +201,7 @@ fn space_is_asked_for_when_it_is_short() {
         op: RecordOp::Write {
             range: BlockRange::new(BlockNo::new(15), 2),
             data: holdfast_io::Buf::zeroes(2 * holdfast_types::BLOCK_BYTES),
-            crcs: smallvec::smallvec![0, 0],
+            crcs: BlockCrcs::from_elem(0, 2),
         },
     };
     let (prev_epoch, commit) = (Epoch::new(1), Lsn::new(11));

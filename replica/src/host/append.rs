@@ -15,6 +15,7 @@ use super::{
     control::Control,
     log::{LogOp, LogRecord, Logged, Step},
     meta::{Body, FreshSlots, Meta, MetaOp},
+    round::APPLY_IN_FLIGHT_MAX,
     token,
     volume::{VolIx, carry_charge, is_logged},
 };
@@ -478,8 +479,9 @@ impl Host {
     }
 }
 
-/// Emptied lists of buffers kept for the next writes: as many as are in flight.
-const SPARE_BUFS_MAX: usize = 128;
+/// Emptied lists of buffers kept for the next writes: as many as are in flight, when every slot
+/// that is being applied has blocks written in half as many places as it has blocks.
+const SPARE_BUFS_MAX: usize = APPLY_IN_FLIGHT_MAX * SLOT_BLOCKS / 2;
 
 /// The meta of a record.
 pub(super) fn record_meta(

@@ -26,9 +26,9 @@ pub(super) struct SlotTask {
     /// Payload to be written, by block.
     data: [Option<Buf>; SLOT_BLOCKS],
     /// Runs of payload to be read from the log first.
-    reads: SmallVec<[LogRead; 2]>,
+    reads: SmallVec<[LogRead; SLOT_BLOCKS]>,
     /// Fresh slots that nothing needs any more.
-    superseded: SmallVec<[PhysSlot; 2]>,
+    superseded: SmallVec<[PhysSlot; 8]>,
     /// Operations in flight.
     waiting: u32,
 }

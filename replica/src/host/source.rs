@@ -107,7 +107,7 @@ impl SlotsTask {
                 data: smallvec::SmallVec::new(),
             };
             while let Some(run) = next_of(&mut runs, number) {
-                copy.crcs.extend_from_slice(&run.crcs);
+                copy.crcs.extend(run.crcs.iter().copied());
                 copy.data.extend(run.data);
             }
             copy

@@ -167,6 +167,8 @@ impl Active {
             Kind::Write { bufs, .. } => {
                 let mut skip = self.done;
                 let mut room = STEP_BYTES_MAX;
+                // At once, and not in steps: the list is the operation's place's, which keeps it.
+                iovecs.reserve(bufs.len().min(IOVECS_MAX));
                 for buf in bufs {
                     let bytes = buf.len() as u64;
                     if bytes <= skip {

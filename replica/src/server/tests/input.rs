@@ -5,8 +5,8 @@ use crate::server::{ConnId, Output};
 use holdfast_io::BufPool;
 use holdfast_types::{BlockNo, BlockRange, Epoch, Generation, Lsn, VolumeId};
 use holdfast_wire::{
-    Append, Fence, FromReplica, Record, RecordOp, Refusal, StreamSession, StreamTag, ToReplica,
-    Truncate,
+    Append, BlockCrcs, Fence, FromReplica, Record, RecordOp, Refusal, StreamSession, StreamTag,
+    ToReplica, Truncate,
     catchup::{CatchUp, Question},
 };
 
@@ -118,7 +118,7 @@ fn records_that_make_no_sense_are_refused_and_nothing_is_counted_for_them() {
     let short = RecordOp::Write {
         range: range(0, 2),
         data: BufPool::new(0).alloc(4096).freeze(),
-        crcs: smallvec::smallvec![0],
+        crcs: BlockCrcs::from_elem(0, 1),
     };
     let ops = [
         record(2, 5, RecordOp::EpochStart),
@@ -131,7 +131,7 @@ fn records_that_make_no_sense_are_refused_and_nothing_is_counted_for_them() {
             RecordOp::Write {
                 range: huge,
                 data: BufPool::new(0).alloc(4096).freeze(),
-                crcs: smallvec::smallvec![0],
+                crcs: BlockCrcs::from_elem(0, 1),
             },
         ),
         record(1, 5, short),
