@@ -8,6 +8,8 @@
 
 pub mod buf;
 pub mod clock;
+#[cfg(feature = "counting")]
+pub mod counting;
 pub mod crashsafe;
 pub mod dirlock;
 pub mod disk;
