@@ -54,7 +54,7 @@ pub(super) fn make(config: &Config, daemons: &mut Daemons) -> Result<()> {
 
 fn make_monitor(config: &Config) -> Result<()> {
     let run =
-        |program: &str, args: &[&str]| tools::succeed(config.program(program).args(args)).map(drop);
+        |program: &str, args: &[&str]| tools::succeed(config.tool(program).args(args)).map(drop);
     let all = ["--cap", "mon", "allow *", "--cap", "osd", "allow *", "--cap", "mgr", "allow *"];
     run(
         "ceph-authtool",
@@ -90,7 +90,7 @@ fn make_osd(config: &Config, osd: u32) -> Result<()> {
     label.arg(format!("count={LABEL_MIB}")).arg(format!("of={}", block.display()));
     tools::succeed(&mut label)?;
     config.ask(&["osd", "new", &uuid, &id])?;
-    tools::succeed(config.program("ceph-osd").args(["--mkfs", "-i", &id, "--osd-uuid", &uuid]))?;
+    tools::succeed(config.tool("ceph-osd").args(["--mkfs", "-i", &id, "--osd-uuid", &uuid]))?;
     Ok(())
 }
 

@@ -10,6 +10,8 @@ use std::process::Command;
 const TEMPLATE: &str = include_str!("../../ceph/ceph.conf");
 /// Seconds after which a client gives up on the monitor; it answers at once or is not there.
 const CONNECT_WITHIN_S: u32 = 10;
+/// Seconds after which a tool is ended; they take one or two.
+const TOOL_WITHIN_S: u32 = 60;
 /// The parts of Ceph that log on the way of an operation.
 const LOGGING: [&str; 28] = [
     "none",
@@ -92,24 +94,30 @@ impl Config {
         self.osd_bytes
     }
 
-    pub(super) fn environment(&self) -> (&'static str, PathBuf) {
-        ("CEPH_CONF", self.file())
+    /// What a client needs to find this cluster, whatever the caller's environment says of others.
+    pub(super) fn environment(&self) -> [(&'static str, String); 2] {
+        [("CEPH_CONF", self.file().display().to_string()), ("CEPH_ARGS", String::new())]
     }
 
-    /// One of Ceph's programs, on this cluster and whatever the caller's environment says of others.
-    pub(super) fn program(&self, name: &str) -> Command {
-        let (key, value) = self.environment();
-        let mut program = command!(name);
-        program.env(key, value).env_remove("CEPH_ARGS").current_dir(&self.dir);
-        program
+    /// One of Ceph's daemons.
+    pub(super) fn daemon(&self, name: &str) -> Command {
+        let mut daemon = command!(name);
+        daemon.envs(self.environment()).current_dir(&self.dir);
+        daemon
+    }
+
+    /// One of Ceph's tools, which would wait without an end for a cluster that does not answer.
+    pub(super) fn tool(&self, name: &str) -> Command {
+        let mut tool = command!("timeout", TOOL_WITHIN_S.to_string(), name);
+        tool.envs(self.environment()).current_dir(&self.dir);
+        tool
     }
 
     /// What the cluster answers to a command.
     pub(super) fn ask(&self, args: &[&str]) -> Result<serde_json::Value> {
-        let mut ceph = self.program("ceph");
-        ceph.args(["--connect-timeout", &CONNECT_WITHIN_S.to_string(), "--format", "json"])
-            .args(args);
-        let out = tools::succeed(&mut ceph)?;
+        let mut ceph = self.tool("ceph");
+        ceph.args(["--connect-timeout", &CONNECT_WITHIN_S.to_string(), "--format", "json"]);
+        let out = tools::succeed(ceph.args(args))?;
         // Some commands have nothing to say.
         Ok(serde_json::from_str(&out).unwrap_or_default())
     }

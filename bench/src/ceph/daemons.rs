@@ -39,7 +39,7 @@ impl Daemons {
         let name = format!("{kind}.{id}");
         let output = File::create(self.output(&name)).map_err(Error::io("make a log"))?;
         let errors = output.try_clone().map_err(Error::io("share a log"))?;
-        let mut daemon = config.program(&format!("ceph-{kind}"));
+        let mut daemon = config.daemon(&format!("ceph-{kind}"));
         daemon.arg("-f").args(["-i", id]).arg("-c").arg(&self.config);
         let child = daemon.stdin(Stdio::null()).stdout(output).stderr(errors).spawn();
         self.running.push((name.clone(), child.map_err(Error::io(format!("start {name}")))?));

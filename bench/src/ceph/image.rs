@@ -12,10 +12,9 @@ const FEATURES: &str = "layering";
 /// Makes an image of `bytes`.
 pub(super) fn make(config: &Config, number: u32, bytes: u64) -> Result<Volume> {
     let (name, size) = (format!("volume{number}"), format!("{bytes}B"));
-    let mut rbd = config.program("rbd");
+    let mut rbd = config.tool("rbd");
     rbd.args(["create", "--pool", POOL, "--image-feature", FEATURES, "--size", &size, &name]);
     tools::succeed(&mut rbd)?;
-    let (key, file) = config.environment();
     Ok(Volume {
         fio_args: vec![
             "--ioengine=rbd".to_owned(),
@@ -23,6 +22,6 @@ pub(super) fn make(config: &Config, number: u32, bytes: u64) -> Result<Volume> {
             format!("--pool={POOL}"),
             format!("--rbdname={name}"),
         ],
-        environment: vec![(key.to_owned(), file.display().to_string())],
+        environment: config.environment().map(|(name, value)| (name.to_owned(), value)).into(),
     })
 }

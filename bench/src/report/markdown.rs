@@ -7,7 +7,11 @@ use crate::outcome::{Block, Machine, Outcome, Plan, ScaleOutcome};
 
 /// All of it, with the plots by their names.
 pub(super) fn report(outcome: &Outcome) -> String {
-    let mut text = format!("# Holdfast beside its peers\n\n{}", machine(&outcome.machine));
+    let title = match outcome.blocks.is_empty() {
+        true => "How Holdfast scales",
+        false => "Holdfast beside its peers",
+    };
+    let mut text = format!("# {title}\n\n{}", machine(&outcome.machine));
     if !outcome.blocks.is_empty() {
         text += &format!("\n{}\n", plan(&outcome.plan));
     }

@@ -4,17 +4,21 @@
 //!
 //! - `words`: numbers as text; `grid`: tables as text and as Markdown;
 //! - `summary`: one row a job; `details`: one table a job; `scale`: how cost grows;
-//! - `markdown`: the report; `plots`: its pictures.
+//! - `markdown`: the report; `plots`: its pictures;
+//! - [`load`], [`merge`]: outcomes of earlier runs, for one report of them all.
 
 mod details;
 mod grid;
 mod markdown;
+mod merge;
 mod plots;
 #[cfg(test)]
 mod sample;
 mod scale;
 mod summary;
 mod words;
+
+pub use merge::{load, merge};
 
 use crate::outcome::{BASELINE, Block, Column, Outcome};
 use holdfast_tests::{Error, Result};
