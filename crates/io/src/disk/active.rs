@@ -14,6 +14,8 @@ use std::io;
 /// Buffers that one vectored call takes at most (IOV_MAX of Linux). A longer
 /// list is written in several calls.
 const IOVECS_MAX: usize = 1024;
+/// Lists of them grow by so many (1 KiB): what a log frame of a busy turn takes.
+const IOVECS_STEP: usize = 64;
 
 /// Bytes that one call moves at most. Linux stops a little below 2 GiB.
 const STEP_BYTES_MAX: u64 = 1 << 30;
@@ -167,8 +169,10 @@ impl Active {
             Kind::Write { bufs, .. } => {
                 let mut skip = self.done;
                 let mut room = STEP_BYTES_MAX;
-                // At once, and not in steps: the list is the operation's place's, which keeps it.
-                iovecs.reserve(bufs.len().min(IOVECS_MAX));
+                // The place keeps the list for operations to come: it gets few sizes in its life.
+                if bufs.len() > 1 {
+                    iovecs.reserve(bufs.len().next_multiple_of(IOVECS_STEP).min(IOVECS_MAX));
+                }
                 for buf in bufs {
                     let bytes = buf.len() as u64;
                     if bytes <= skip {

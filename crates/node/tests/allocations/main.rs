@@ -17,7 +17,7 @@ use holdfast_io::counting::Counting;
 static ALLOCATOR: Counting = Counting;
 
 /// All 4 KiB jobs together: so many operations for one allocation of a node at most.
-const OPERATIONS_PER_ALLOCATION: u64 = 500;
+const OPERATIONS_PER_ALLOCATION: u64 = 1000;
 
 const fn job(name: &'static str, operations: u64, depth: usize, reads_percent: u64) -> Job {
     Job { name, operations, depth, bytes: 4096, reads_percent, in_order: false }
