@@ -32,6 +32,17 @@ enum Command {
     /// Holdfast is three node processes with their default settings. fio reaches every NBD server over a unix socket. What each
     /// peer is, and why it is missing where it is, stands in the report.
     Compare(CompareArgs),
+    /// Make one report of the outcomes of several runs
+    ///
+    /// For a disk on which not all peers find room in one. They must be of the same machine, Holdfast and plan.
+    Report {
+        /// The `outcome.json` of each run, in the order of the report
+        #[arg(required = true)]
+        outcomes: Vec<PathBuf>,
+        /// Where the report goes
+        #[arg(long, default_value = "target/bench")]
+        out: PathBuf,
+    },
     /// Be one process of the floor
     #[command(hide = true)]
     FloorNode(floor::NodeArgs),
@@ -85,6 +96,7 @@ struct CompareArgs {
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Compare(args) => run_compare(args),
+        Command::Report { outcomes, out } => run_report(&outcomes, &out),
         Command::FloorNode(args) => floor::run_node(args).map_err(|error| error.to_string()),
     };
     match done {
@@ -109,6 +121,16 @@ fn run_compare(args: CompareArgs) -> Result<(), String> {
         lacks.extend(outcome.missing_figures());
     }
     if lacks.is_empty() { Ok(()) } else { Err(lacks.join("\n")) }
+}
+
+fn run_report(outcomes: &[PathBuf], out: &Path) -> Result<(), String> {
+    let text = |error: holdfast_tests::Error| error.to_string();
+    let (first, others) = outcomes.split_first().ok_or("no outcomes")?;
+    let mut outcome = report::load(first).map_err(text)?;
+    for other in others {
+        report::merge(&mut outcome, report::load(other).map_err(text)?).map_err(text)?;
+    }
+    save(&outcome, out)
 }
 
 impl CompareArgs {
