@@ -33,6 +33,16 @@ pub fn all() -> Vec<Job> {
     .collect()
 }
 
+/// Some in which everything that a job can ask for occurs.
+#[must_use]
+pub fn smoke() -> Vec<Job> {
+    let is_one = |job: &Job| {
+        let is_special = job.fsync_every > 0 || job.reads_percent.is_some();
+        is_special || job.connections > 1 || job.volumes > 1 || job.rw == "read"
+    };
+    all().into_iter().filter(is_one).collect()
+}
+
 /// Writes all of the area once, so that no later job meets what was never written.
 #[must_use]
 pub fn fill(volumes: u32) -> Job {

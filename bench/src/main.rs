@@ -138,7 +138,10 @@ impl CompareArgs {
         if self.rounds == 0 || self.seconds <= 0.0 {
             return Err("at least one round of some seconds".to_owned());
         }
-        let jobs = select_jobs(&self.jobs)?;
+        let jobs = match self.smoke && self.jobs.is_empty() {
+            true => job::smoke(),
+            false => select_jobs(&self.jobs)?,
+        };
         let mut kinds = self.peers;
         if kinds.is_empty() {
             let usual = Kind::all().filter(|kind| *kind != Kind::HoldfastX1);

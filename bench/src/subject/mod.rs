@@ -3,6 +3,7 @@
 //! - [`Kind`]: who there is, and what is said of them in the report;
 //! - [`Subject`]: one that runs.
 
+pub mod floor;
 pub mod holdfast;
 pub mod qemu;
 pub mod raw;
@@ -47,8 +48,14 @@ impl Volume {
     /// One on an NBD server's unix socket.
     #[must_use]
     pub fn nbd(export: &str, socket: &Path) -> Volume {
-        let uri = format!("--uri=nbd+unix:///{export}?socket={}", socket.display());
-        Volume { fio_args: vec!["--ioengine=nbd".to_owned(), uri], environment: Vec::new() }
+        Volume::nbd_uri(&format!("nbd+unix:///{export}?socket={}", socket.display()))
+    }
+
+    /// One at an NBD URI.
+    #[must_use]
+    pub fn nbd_uri(uri: &str) -> Volume {
+        let fio_args = vec!["--ioengine=nbd".to_owned(), format!("--uri={uri}")];
+        Volume { fio_args, environment: Vec::new() }
     }
 }
 
@@ -79,6 +86,8 @@ pub enum Kind {
     HoldfastX3,
     /// One Holdfast node.
     HoldfastX1,
+    /// The system calls of a replicated write alone.
+    Floor,
     /// The files, without a server.
     Raw,
     /// qemu-nbd on one raw file: unreplicated.
@@ -101,6 +110,7 @@ impl Kind {
         match self {
             Kind::HoldfastX3 => "holdfast-x3",
             Kind::HoldfastX1 => "holdfast-x1",
+            Kind::Floor => "floor",
             Kind::Raw => "raw",
             Kind::QemuNbd => BASELINE,
             Kind::Quorum => "quorum",
@@ -117,6 +127,11 @@ impl Kind {
                 ("Holdfast, 3 replicas", 3, true, setup)
             }
             Kind::HoldfastX1 => ("Holdfast, 1 replica", 1, true, "one process, default settings"),
+            Kind::Floor => {
+                let setup = "three processes of the bench that send, log and acknowledge, and do nothing \
+                             else; what is written is not read back";
+                ("floor, 3 copies", 3, true, setup)
+            }
             Kind::Raw => (
                 "raw file",
                 1,
@@ -159,6 +174,7 @@ impl Kind {
     pub fn version(self, machine: &Machine) -> Option<String> {
         let program = match self {
             Kind::HoldfastX3 | Kind::HoldfastX1 => "holdfast",
+            Kind::Floor => return Some(env!("CARGO_PKG_VERSION").to_owned()),
             Kind::Raw => "fio",
             Kind::QemuNbd | Kind::Quorum => "qemu-nbd",
             Kind::Ceph => return ceph::version(),
@@ -177,7 +193,7 @@ impl Kind {
     #[must_use]
     pub fn needs(self) -> &'static [Needs] {
         match self {
-            Kind::HoldfastX3 | Kind::HoldfastX1 | Kind::Raw => &[FIO],
+            Kind::HoldfastX3 | Kind::HoldfastX1 | Kind::Floor | Kind::Raw => &[FIO],
             Kind::QemuNbd | Kind::Quorum => &[FIO, QEMU],
             Kind::Ceph => &[FIO, ceph::NEEDS],
         }
@@ -191,10 +207,13 @@ impl Kind {
         const HOLDFAST_BESIDES: u64 = (1 << 30) + (512 << 20);
         /// Maps and checkpoints are below one part in so many.
         const HOLDFAST_MAPS: u64 = 64;
+        /// Of three processes.
+        const FLOOR_LOGS: u64 = 3 * (512 << 20);
         let holdfast = area_bytes + area_bytes / HOLDFAST_MAPS + HOLDFAST_BESIDES;
         match self {
             Kind::HoldfastX3 => 3 * holdfast,
             Kind::HoldfastX1 => holdfast,
+            Kind::Floor => area_bytes + FLOOR_LOGS,
             Kind::Raw | Kind::QemuNbd => area_bytes,
             Kind::Quorum => 3 * area_bytes,
             Kind::Ceph => ceph::room_bytes(area_bytes),
@@ -209,6 +228,7 @@ impl Kind {
         Ok(match self {
             Kind::HoldfastX3 => Box::new(holdfast::Nodes::three(layout)?),
             Kind::HoldfastX1 => Box::new(holdfast::Nodes::one(layout)?),
+            Kind::Floor => Box::new(floor::Floor::start(layout)?),
             Kind::Raw => Box::new(raw::Raw::new(layout)?),
             Kind::QemuNbd => Box::new(qemu::Plain::start(layout)?),
             Kind::Quorum => Box::new(qemu::Quorum::start(layout)?),
