@@ -35,6 +35,8 @@ const MARGIN: u32 = 10;
 /// Between a word and what it belongs to.
 const GAP: i32 = 6;
 const TEXT_HEIGHT: f64 = 13.0;
+/// Of the numbers on an axis.
+const AXIS_TEXT_HEIGHT: f64 = 12.0;
 /// Numbers on an axis.
 const LABELS: usize = 5;
 
@@ -116,6 +118,7 @@ where
         .disable_y_mesh()
         .y_labels(0)
         .x_labels(LABELS)
+        .label_style(("sans-serif", AXIS_TEXT_HEIGHT))
         .x_label_formatter(&|value| words::axis(*value))
         .axis_style(BLACK.mix(0.3))
         .light_line_style(BLACK.mix(0.0))
