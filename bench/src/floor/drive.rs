@@ -27,8 +27,9 @@ pub(super) trait Node {
         Ok(())
     }
 
-    /// Whether more is to be read from the socket now.
-    fn takes(&self, link: &Link) -> bool;
+    /// Whether more is to be read from the socket now. `backlog` bytes wait for the follower
+    /// that is most behind.
+    fn takes(&self, link: &Link, backlog: usize) -> bool;
 
     /// Something came in the link's inbox. An error is the end of the link.
     fn received(&mut self, link: &mut Link) -> io::Result<()>;
@@ -108,7 +109,8 @@ impl Driver<'_> {
 
     /// One turn; whether there is to be another.
     fn turn(&mut self, node: &mut dyn Node, manner: Manner) -> io::Result<bool> {
-        let more = self.links.all.iter().any(|link| link.readable && node.takes(link));
+        let backlog = self.links.backlog();
+        let more = self.links.all.iter().any(|link| link.readable && node.takes(link, backlog));
         self.wait(if more { Duration::ZERO } else { manner.spin }, !more)?;
         for event in self.events.drain(..) {
             let (data, flags) = (event.data, event.flags);
@@ -130,8 +132,9 @@ impl Driver<'_> {
             node.completed(completion, &mut self.links)?;
         }
         let mut gone = None;
+        let backlog = self.links.backlog();
         for link in &mut self.links.all {
-            if !link.readable || !node.takes(link) {
+            if !link.readable || !node.takes(link, backlog) {
                 continue;
             }
             let outcome =

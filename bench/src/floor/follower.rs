@@ -25,7 +25,7 @@ impl Follower {
 }
 
 impl Node for Follower {
-    fn takes(&self, _: &Link) -> bool {
+    fn takes(&self, _: &Link, _: usize) -> bool {
         !self.log.is_full()
     }
 

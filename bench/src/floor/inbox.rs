@@ -141,3 +141,7 @@ impl Inbox {
         self.end += bytes - placed;
     }
 }
+
+#[cfg(test)]
+#[path = "socket_tests.rs"]
+mod tests;

@@ -86,6 +86,12 @@ impl Links {
         id
     }
 
+    /// Bytes that wait for the follower that is most behind.
+    pub(super) fn backlog(&self) -> usize {
+        let followers = self.all.iter().filter(|link| matches!(link.kind, Kind::Follower(_)));
+        followers.map(|link| link.outbox.bytes()).max().unwrap_or_default()
+    }
+
     pub(super) fn get(&mut self, id: LinkId) -> Option<&mut Link> {
         self.all.iter_mut().find(|link| link.id == id)
     }

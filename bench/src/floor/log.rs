@@ -6,9 +6,11 @@ use holdfast_io::{Buf, BufPool, Completion, Disk, FileId, IoQueue, Op, OpResult,
 use std::{collections::VecDeque, io};
 
 /// Its file.
-pub(super) const LOG_FILE: &str = "log";
-/// Space of the ring. Written over and over, as the product's.
-pub(super) const LOG_BYTES: u64 = 512 << 20;
+const LOG_FILE: &str = "log";
+/// Space of the ring at most. Written over and over, as the product's.
+pub(super) const LOG_BYTES_MAX: u64 = 512 << 20;
+/// Space of the ring at least: many times what may be in flight.
+pub(super) const LOG_BYTES_MIN: u64 = 64 << 20;
 /// Frames in flight, as the product's.
 const WINDOW: usize = 4;
 /// Payload of one frame, as the product's.
@@ -35,6 +37,7 @@ struct Flight {
 /// A ring of frames.
 pub(super) struct Log {
     file: FileId,
+    ring_bytes: u64,
     pool: BufPool,
     at: u64,
     waiting: VecDeque<Payload>,
@@ -48,10 +51,11 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// The log in a file that [`write_file`] made.
-    pub(super) fn open(disk: &mut dyn Disk, pool: &BufPool) -> io::Result<Self> {
+    /// An empty log in a file of its own.
+    pub(super) fn create(disk: &mut dyn Disk, pool: &BufPool, ring_bytes: u64) -> io::Result<Self> {
         Ok(Self {
-            file: disk.open(LOG_FILE, OpenMode::Existing)?,
+            file: write_file(disk, pool, LOG_FILE, ring_bytes)?,
+            ring_bytes,
             pool: pool.clone(),
             at: 0,
             waiting: VecDeque::new(),
@@ -104,7 +108,7 @@ impl Log {
             header[8..16].copy_from_slice(&(bytes as u64).to_le_bytes());
             bufs[0] = header.freeze();
             let len = (HEADER_BYTES + bytes) as u64;
-            if self.at + len > LOG_BYTES {
+            if self.at + len > self.ring_bytes {
                 self.at = 0;
             }
             let serial = self.next_flight;

@@ -10,7 +10,7 @@
 //!                          └───TCP─▶ follower ──▶ log          reply at 2 of 3
 //! ```
 //!
-//! - [`node`](NodeArgs): one process; `primary`, `follower`: what it does with what comes;
+//! - [`run_node`]: one process; `primary`, `follower`: what it does with what comes;
 //! - `drive`: turns of a node, over epoll and one io_uring for the disk, as the product's;
 //! - `log`: frames in a ring; `inbox`, `outbox`, `link`: sockets.
 //!

@@ -5,7 +5,7 @@ use super::{
     follower::Follower,
     inbox::Inbox,
     link::{Kind, Links},
-    log::{LOG_BYTES, LOG_FILE, Log, write_file},
+    log::{LOG_BYTES_MAX, LOG_BYTES_MIN, Log, write_file},
     primary::{DATA_FILE, FOLLOWERS, Primary, Served},
     start::Variant,
 };
@@ -31,13 +31,13 @@ pub struct NodeArgs {
     #[arg(long)]
     pub(super) dir: PathBuf,
     /// Serves clients on this socket: it is the primary.
-    #[arg(long, requires = "follower", requires = "bytes")]
+    #[arg(long, requires = "follower")]
     pub(super) socket: Option<PathBuf>,
     /// Where the followers are, twice.
     #[arg(long)]
     pub(super) follower: Vec<SocketAddr>,
-    /// Size of each export.
-    #[arg(long, default_value_t = 0)]
+    /// Size of each export; the log is as large, within bounds.
+    #[arg(long)]
     pub(super) bytes: u64,
     /// How many exports.
     #[arg(long, default_value_t = 1)]
@@ -54,8 +54,8 @@ pub struct NodeArgs {
 pub fn run_node(args: NodeArgs) -> io::Result<()> {
     let pool = BufPool::new(ARENA_BYTES);
     let mut disk = open_disk(&args.dir, BackendChoice::Auto, std::slice::from_ref(&pool))?;
-    write_file(disk.as_mut(), &pool, LOG_FILE, LOG_BYTES)?;
-    let log = Log::open(disk.as_mut(), &pool)?;
+    let ring_bytes = args.bytes.clamp(LOG_BYTES_MIN, LOG_BYTES_MAX);
+    let log = Log::create(disk.as_mut(), &pool, ring_bytes)?;
     let manner = Manner {
         spin: Duration::from_micros(args.variant.spin_us),
         sockets_first: args.variant.sockets_first,

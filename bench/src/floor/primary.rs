@@ -274,8 +274,9 @@ impl Node for Primary {
         Ok(())
     }
 
-    fn takes(&self, link: &Link) -> bool {
-        !matches!(link.kind, Kind::Client(_)) || !self.log.is_full()
+    fn takes(&self, link: &Link, backlog: usize) -> bool {
+        let crowded = self.log.is_full() || backlog > BACKLOG_BYTES_MAX;
+        !(crowded && matches!(link.kind, Kind::Client(_)))
     }
 
     fn received(&mut self, link: &mut Link) -> io::Result<()> {
@@ -304,9 +305,6 @@ impl Node for Primary {
                 link.outbox.push(&self.logged.to_le_bytes());
                 link.outbox.push(&(bytes as u64).to_le_bytes());
                 batch.iter().for_each(|piece| link.outbox.push_shared(piece.clone()));
-                if link.outbox.bytes() > BACKLOG_BYTES_MAX {
-                    return Err(io::Error::other("a follower does not keep up"));
-                }
             }
             self.log.append(batch);
         }

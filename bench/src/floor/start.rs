@@ -52,7 +52,7 @@ impl Drop for Floor {
 }
 
 /// Starts the three below `dir`, which exists, with `exports` exports of `bytes` each (all on one
-/// file, which is written fully first: `dir` takes that and 1.5 GiB of logs). `program` is this
+/// file, which is written fully first: `dir` takes that and three logs of at most 512 MiB). `program` is this
 /// program's file, whose subcommand `floor-node` is [`run_node`](super::run_node).
 ///
 /// # Errors
@@ -69,13 +69,12 @@ pub fn start(
     let mut primary = Vec::new();
     for place in 1..=2 {
         let dir = dir.join(format!("follower-{place}"));
-        let address = floor.spawn(program, &dir, variant, &[])?;
+        let address = floor.spawn(program, &dir, bytes, variant, &[])?;
         primary.extend(["--follower".to_owned(), address]);
     }
     primary.extend(["--socket".to_owned(), socket.display().to_string()]);
-    primary.extend(["--bytes".to_owned(), bytes.to_string()]);
     primary.extend(["--exports".to_owned(), exports.to_string()]);
-    let line = floor.spawn(program, &dir.join("primary"), variant, &primary)?;
+    let line = floor.spawn(program, &dir.join("primary"), bytes, variant, &primary)?;
     if line != READY {
         return Err(io::Error::other(format!("the floor's primary said {line:?}")));
     }
@@ -89,12 +88,14 @@ impl Floor {
         &mut self,
         program: &Path,
         dir: &Path,
+        bytes: u64,
         variant: Variant,
         args: &[String],
     ) -> io::Result<String> {
         fs::create_dir(dir)?;
         let mut command = Command::new(program);
         command.arg("floor-node").arg("--dir").arg(dir).args(args);
+        command.arg("--bytes").arg(bytes.to_string());
         command.arg("--spin-us").arg(variant.spin_us.to_string());
         if variant.sockets_first {
             command.arg("--sockets-first");
