@@ -80,6 +80,8 @@ pub(super) struct Member {
     pub(super) next: Lsn,
     /// The commit LSN that it was told.
     pub(super) told: Lsn,
+    /// When.
+    pub(super) told_at: Option<Instant>,
     /// An append went out on this stream: behind it, the member knows its log for the engine's.
     pub(super) introduced: bool,
     /// What the records of the log may cost it in all.
@@ -115,6 +117,7 @@ impl Member {
             matched: Lsn::ZERO,
             next: Lsn::ZERO,
             told: Lsn::ZERO,
+            told_at: None,
             introduced: false,
             limit: Credits { slots: 0, wal_bytes: 0 },
             has_limit: false,

@@ -4,10 +4,12 @@ use super::credits::cost;
 use super::log::payload_bytes;
 use super::member::Member;
 use super::recovery::epoch_at;
+use super::state::StateName;
 use super::{Command, EngineCore, Link, MemberId, StopReason};
 use holdfast_types::Lsn;
 use holdfast_types::mutant::{Mutant, active};
 use holdfast_wire::{Ack, Append, Record, Refusal, StreamSession};
+use std::time::Duration;
 
 /// Payload of one append at most, unless it is a single record: bounds the frame
 /// that a remote member has to take in one piece.
@@ -17,6 +19,10 @@ pub const APPEND_BYTES_MAX: usize = 8 << 20;
 pub const WINDOW_BYTES_MAX: usize = 2 * super::UNCOMMITTED_BYTES_MAX;
 /// And up to this many.
 pub const WINDOW_RECORDS_MAX: usize = 4 * super::UNCOMMITTED_RECORDS_MAX as usize;
+
+/// A member is told what is committed within so long after the last append to it, counted at
+/// the next turn: it only applies later, and a read names the LSN that it is at.
+pub(super) const COMMIT_NOTICE_AFTER: Duration = Duration::from_millis(50);
 
 impl EngineCore {
     pub(super) fn ack(&mut self, id: MemberId, ack: Ack) {
@@ -111,13 +117,30 @@ impl EngineCore {
             while let Some(records) = self.next_batch(id) {
                 self.append_records(id, records);
             }
-            let Some(member) = self.members.get_mut(id) else { continue };
-            if member.introduced && member.told < self.commit {
-                member.told = self.commit;
-                self.out.push(Command::Commit { member: id, lsn: self.commit });
-            }
+            self.tell_commit(id);
         }
         self.introduce();
+    }
+
+    /// Tells a member what is committed, where nobody waits for the next append to say it: it
+    /// is worth a message of its own only to one on this node, where it is a call, to
+    /// one that cannot take the next append before it has applied more, and at the end of a burst.
+    fn tell_commit(&mut self, id: MemberId) {
+        let (now, last) = (self.now, self.log.last());
+        let draining = self.state.name() == StateName::Draining;
+        let Some(member) = self.members.get_mut(id) else { return };
+        if !member.introduced || member.told >= self.commit {
+            return;
+        }
+        let waited = match (now, member.told_at) {
+            (Some(now), Some(at)) => now.saturating_duration_since(at) >= COMMIT_NOTICE_AFTER,
+            _ => true,
+        };
+        if waited || draining || member.is_local() || member.next <= last {
+            member.told = self.commit;
+            member.told_at = now;
+            self.out.push(Command::Commit { member: id, lsn: self.commit });
+        }
     }
 
     /// The next records for a member: those that it has room for, as many as go into one append.
@@ -168,6 +191,7 @@ impl EngineCore {
         let Some(prev_lsn) = member.next.prev() else { unreachable!("LSNs start at 1") };
         member.next = Lsn::new(member.next.get() + records.len() as u64);
         member.told = self.commit;
+        member.told_at = self.now;
         member.introduced = true;
         let append = Append {
             volume: self.volume,

@@ -267,8 +267,19 @@ impl Rig {
         self.core.handle(Event::Tick { now: self.now, boot_ms: self.boot_ms });
     }
 
-    /// Ends a turn; its commands as text.
+    /// Ends a turn in which members are told what is committed, however short a time ago
+    /// they were told something; its commands as text.
     pub(super) fn turn(&mut self) -> Vec<String> {
+        for member in 0..self.members {
+            if let Some(member) = self.core.members.get_mut(MemberId(member)) {
+                member.told_at = None;
+            }
+        }
+        self.turn_at_once()
+    }
+
+    /// Ends a turn right behind the last one; its commands as text.
+    pub(super) fn turn_at_once(&mut self) -> Vec<String> {
         self.core.flush();
         let mut commands = Vec::new();
         self.core.take_commands(&mut commands);

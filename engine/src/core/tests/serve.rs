@@ -1,6 +1,7 @@
 //! Requests of a volume that is served.
 
 use super::rig::{PLENTY, Rig};
+use crate::core::replicate::COMMIT_NOTICE_AFTER;
 use crate::core::{Event, MemberId, SESSION_OPS_MAX, STATUS_BYTES_MAX, UNCOMMITTED_BYTES_MAX};
 use holdfast_block::{Op, SessionId};
 use holdfast_replica::ReadError;
@@ -22,6 +23,28 @@ fn a_write_is_answered_when_a_quorum_has_it() {
     let said = rig.turn();
     assert_eq!(said[0], "reply 1 9 done");
     assert_eq!(said.len(), 6, "and every member is told: {said:?}");
+}
+
+#[test]
+fn what_is_committed_travels_with_the_next_append_or_a_while_later() {
+    let mut rig = Rig::serving(3);
+    rig.tick(Duration::from_secs(1));
+    rig.write(1, 0, 4096, 1);
+    assert_eq!(rig.turn_at_once().len(), 3);
+    rig.ack(1, 12);
+    rig.ack(2, 12);
+    let said = rig.turn_at_once();
+    assert_eq!(said, ["reply 1 1 done", "commit 0 12"], "only the local one");
+    rig.write(2, 0, 4096, 2);
+    let said = rig.turn_at_once();
+    assert!(said.iter().all(|line| line.contains("commit 12")), "{said:?}");
+    rig.ack(1, 13);
+    rig.ack(2, 13);
+    assert_eq!(rig.turn_at_once(), ["reply 1 2 done", "commit 0 13"]);
+    assert_eq!(rig.turn_at_once(), [""; 0]);
+    rig.tick(COMMIT_NOTICE_AFTER);
+    assert_eq!(rig.turn_at_once(), ["commit 1 13", "commit 2 13"]);
+    assert_eq!(rig.turn(), [""; 0], "once");
 }
 
 #[test]
