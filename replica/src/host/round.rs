@@ -54,6 +54,13 @@ const RING_GAIN_DIVISOR: u64 = 4;
 const PIECE_SLOTS_MAX: usize = 65536;
 /// Slots that are applied at the same time: deep enough for any device.
 pub(super) const APPLY_IN_FLIGHT_MAX: usize = 64;
+/// As many while there is time: each of them lies between a write of the log and the end
+/// of the flush behind it.
+const APPLY_IN_FLIGHT_CALM: usize = 4;
+/// There is time up to this part of the unapplied limit, or of the ring, in quarters ...
+const CALM_QUARTERS: u64 = 1;
+/// ... and none from here on; in between, ever more slots are applied at a time.
+const URGENT_QUARTERS: u64 = 3;
 /// Without new records for this long, what is left is applied.
 const IDLE_MS: u64 = 2000;
 /// A full data area looks for room to grow this often.
@@ -287,9 +294,26 @@ impl Host {
         round.slots.dedup();
     }
 
+    /// How many slots to apply at a time: as few as keep what is unapplied from growing while
+    /// the log is written, since every write of the log waits for them in the device.
+    fn apply_at_a_time(&self) -> usize {
+        if self.round.draining || self.activity == self.round.activity_seen {
+            return APPLY_IN_FLIGHT_MAX;
+        }
+        let quarters = |part: u64, whole: u64| 4.0 * part as f64 / whole.max(1) as f64;
+        let unapplied = quarters(self.counts.settled, self.unapplied_max);
+        let used = self.ring_capacity.saturating_sub(self.wal.free_bytes());
+        let pressure = unapplied.max(quarters(used, self.ring_capacity));
+        let span = (URGENT_QUARTERS - CALM_QUARTERS) as f64;
+        let urgency = ((pressure - CALM_QUARTERS as f64) / span).clamp(0.0, 1.0);
+        let more = (APPLY_IN_FLIGHT_MAX - APPLY_IN_FLIGHT_CALM) as f64 * urgency;
+        APPLY_IN_FLIGHT_CALM + more as usize
+    }
+
     /// Starts slots of the piece, and ends the piece when all are done.
     fn apply_more(&mut self) {
-        while self.round.tasks.len() < APPLY_IN_FLIGHT_MAX && self.failed.is_none() {
+        let at_a_time = self.apply_at_a_time();
+        while self.round.tasks.len() < at_a_time && self.failed.is_none() {
             let Some((at, slot)) = self.round.slots.get(self.round.next_slot).copied() else {
                 break;
             };
