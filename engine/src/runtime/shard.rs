@@ -332,11 +332,21 @@ impl Shard {
                 inner.tick();
             }
         });
-        while !self.inner.stopping.get() {
-            self.inner.agenda.woken().await;
-            // Connections that are ready add to the batch.
-            let_others_run().await;
-            self.inner.turn();
+        // A task like the connections': waking one takes no look at the kernel, while the future
+        // that the runtime itself waits for is polled only after one.
+        let inner = self.inner.clone();
+        let driver = spawn_local(async move {
+            while !inner.stopping.get() {
+                inner.agenda.woken().await;
+                // Connections that are ready add to the batch.
+                let_others_run().await;
+                inner.turn();
+            }
+        });
+        if let Err(error) = driver.await
+            && error.is_panic()
+        {
+            std::panic::resume_unwind(error.into_panic());
         }
     }
 }
