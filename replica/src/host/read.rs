@@ -489,7 +489,7 @@ impl ReadTask {
 
     /// The data in address order.
     fn segments(&mut self) -> ReadSegments {
-        let mut out = ReadSegments::new();
+        let mut out = ReadSegments::with_capacity(self.pieces.len());
         for piece in self.pieces.drain(..) {
             match piece.from {
                 From::Memory { data, .. } | From::Disk { data: Some(data), .. } => out.push(data),

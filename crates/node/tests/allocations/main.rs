@@ -46,8 +46,8 @@ const SMALL: [Job; 5] = [
 const LARGE: [(Job, u64); 4] = [
     (Job { bytes: 64 << 10, ..job("64 KiB writes, 16 at a time", 3_000, 16, 0) }, 20),
     (Job { bytes: 64 << 10, ..job("64 KiB reads, 16 at a time", 3_000, 16, 100) }, 20),
-    (Job { bytes: 1 << 20, ..job("1 MiB reads, 8 at a time", 300, 8, 100) }, 500),
-    (FILL, 500),
+    (Job { bytes: 1 << 20, ..job("1 MiB reads, 8 at a time", 300, 8, 100) }, 200),
+    (FILL, 300),
 ];
 
 async fn run(client: &mut Option<Client>, job: Job) {
