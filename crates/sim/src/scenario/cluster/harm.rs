@@ -6,7 +6,8 @@
 //! run than a quorum can do without ([`World::may_damage`]). What even so no protocol survives
 //! is kept out by construction: a durable write that was lost, and of which nothing later on
 //! the disk says that it was there, looks as if it had never been acknowledged. Such a write is
-//! made good before anybody can miss it ([`World::settle_astray`]); all other damage stays.
+//! made good before anybody can miss it ([`World::settle_astray`]), and so is a bit of its data
+//! ([`World::settle_flip`]); all other damage stays.
 
 use super::{
     What, World,
@@ -126,8 +127,9 @@ impl World {
             .find(|page| machine.disk.has_content("data", *page));
         let Some(page) = page else { return };
         let bit = rng.within(0..PAGE_BITS) as usize;
-        if machine.disk.flip_bit("data", page, bit).is_some() {
+        if let Some(flip) = machine.disk.flip_bit("data", page, bit) {
             machine.harmed = true;
+            machine.flip = Some(flip);
             self.counts.bit_flips += 1;
         }
     }
@@ -165,15 +167,7 @@ impl World {
         trial.set_faults(Faults::NONE);
         let opened = Host::open(&mut trial, pool, options);
         let unnoticed = match &opened {
-            Ok((host, report)) if !report.suspect => {
-                host.volumes().iter().any(|report| {
-                    let volume = self.volumes.iter().find(|volume| volume.id == report.volume);
-                    let held = volume.and_then(|volume| volume.held.get(&node));
-                    held.is_some_and(|held| {
-                        report.last_lsn < held.floor() || report.promised < held.promised
-                    })
-                }) || self.lacks_replica(node, host)
-            }
+            Ok((host, report)) if !report.suspect => self.forgets(node, host),
             _ => {
                 self.damaged(node);
                 false
@@ -189,6 +183,37 @@ impl World {
         } else {
             disk.forget_astray();
         }
+    }
+
+    /// A process is about to read what is there. A bit that flipped in the data of a log's last
+    /// records, where no mark says that they were durable, makes them look as if they had
+    /// never been acknowledged: it flips back.
+    pub(super) fn settle_flip(&mut self, node: usize) {
+        if self.machines[node].flip.is_none() {
+            return;
+        }
+        let (pool, options) = (self.pool.clone(), self.shape.host.clone());
+        let mut trial = self.machines[node].disk.killed(self.now_ns());
+        trial.set_faults(Faults::NONE);
+        let opened = Host::open(&mut trial, pool, options);
+        let unnoticed =
+            opened.is_ok_and(|(host, report)| !report.suspect && self.forgets(node, &host));
+        let machine = &mut self.machines[node];
+        if unnoticed && let Some(flip) = machine.flip.take() {
+            self.counts.made_good += 1;
+            machine.disk.take_back(&flip);
+        }
+    }
+
+    /// Something that was answered for is not there.
+    fn forgets(&self, node: usize, host: &Host) -> bool {
+        host.volumes().iter().any(|report| {
+            let volume = self.volumes.iter().find(|volume| volume.id == report.volume);
+            let held = volume.and_then(|volume| volume.held.get(&node));
+            held.is_some_and(|held| {
+                report.last_lsn < held.floor() || report.promised < held.promised
+            })
+        }) || self.lacks_replica(node, host)
     }
 
     /// A replica that was said to be there is not.

@@ -3,7 +3,7 @@
 use super::{Packet, QuestionId, frontend::Frontend, reconcile::Pending, seat::Seat};
 use crate::{
     clock::SimClock,
-    disk::SimDisk,
+    disk::{Flip, SimDisk},
     net::{Arrival, EndId},
     rng::SimRng,
 };
@@ -41,6 +41,8 @@ pub(super) struct Machine {
     pub(super) damaged: bool,
     /// Something in its store was: what it answers is right, or an error.
     pub(super) harmed: bool,
+    /// The bit that flipped in it.
+    pub(super) flip: Option<Flip>,
 }
 
 impl Machine {

@@ -77,6 +77,7 @@ impl World {
                 io_errors: 0,
                 damaged: false,
                 harmed: false,
+                flip: None,
             });
         }
         let places = shape.nodes + shape.clients;
@@ -203,11 +204,12 @@ impl World {
     /// A process starts on a machine that is down.
     pub(super) fn start(&mut self, node: usize) -> Result<(), Violation> {
         let now_ns = self.now_ns();
-        let (pool, options) = (self.pool.clone(), self.shape.host.clone());
-        let machine = &mut self.machines[node];
-        if machine.state != MachineState::Down {
+        if self.machines[node].state != MachineState::Down {
             return Ok(());
         }
+        self.settle_flip(node);
+        let (pool, options) = (self.pool.clone(), self.shape.host.clone());
+        let machine = &mut self.machines[node];
         machine.disk.advance_to(now_ns);
         let cut_opening = machine.cut_opening.take();
         if let Some((completions, _)) = cut_opening {
