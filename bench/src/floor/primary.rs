@@ -327,7 +327,11 @@ fn shake_hands(stream: &mut UnixStream, served: &Served) -> Result<Negotiated, H
             None => {}
             Some(Progress::NeedMore) => {
                 let mut chunk = [0; 4096];
-                let got = stream.read(&mut chunk)?;
+                let got = match stream.read(&mut chunk) {
+                    // Others' writes complete meanwhile, and that interrupts.
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    got => got?,
+                };
                 if got == 0 {
                     return Err(HandshakeEnd::Closed);
                 }
