@@ -9,6 +9,7 @@
 //! - [`figures`]: one job on one server, measured; [`sampling`]: what its processes used;
 //! - [`blocks`]: who finds room side by side; [`compare`]: the rounds;
 //! - [`ceph`]: Ceph as one of them; [`floor`]: what system calls alone would take;
+//! - [`scale`]: how cost grows with volumes;
 //! - [`outcome`]: all that a run found out, as JSON has it;
 //! - [`report`]: what people read of it;
 //! - [`machine`], [`work_dir`]: where it runs;
@@ -25,5 +26,6 @@ pub mod machine;
 pub mod outcome;
 pub mod report;
 pub mod sampling;
+pub mod scale;
 pub mod subject;
 pub mod work_dir;

@@ -5,11 +5,13 @@ use clap::{Args, Parser, Subcommand};
 use holdfast_bench::compare::{Choice, Syscalls, compare};
 use holdfast_bench::floor;
 use holdfast_bench::outcome::{Job, Outcome, Plan};
+use holdfast_bench::scale::{Sizes, scale};
 use holdfast_bench::subject::Kind;
 use holdfast_bench::work_dir::WorkDir;
-use holdfast_bench::{job, report};
+use holdfast_bench::{job, machine, report};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// What may be logged and not yet applied by default, and how often a job that writes fills it.
 const LOGGED: u64 = 4 * (256 << 20);
@@ -32,6 +34,8 @@ enum Command {
     /// Holdfast is three node processes with their default settings. fio reaches every NBD server over a unix socket. What each
     /// peer is, and why it is missing where it is, stands in the report.
     Compare(CompareArgs),
+    /// Measure how cost grows with volumes: idle ones, several under load, one beside another
+    Scale(ScaleArgs),
     /// Make one report of the outcomes of several runs
     ///
     /// For a disk on which not all peers find room in one. They must be of the same machine, Holdfast and plan.
@@ -93,9 +97,29 @@ struct CompareArgs {
     holdfast_args: Vec<String>,
 }
 
+#[derive(Debug, Args)]
+struct ScaleArgs {
+    /// How many idle volumes to look at, in ascending order
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 10, 100, 1000])]
+    idle_volumes: Vec<u32>,
+    /// Seconds of each look, and of each load
+    #[arg(long, default_value_t = 10.0)]
+    seconds: f64,
+    /// Bytes of each of the eight volumes under load
+    #[arg(long, default_value_t = ByteSize::mib(256))]
+    volume: ByteSize,
+    /// Where the nodes keep their data meanwhile
+    #[arg(long, default_value = "target/bench")]
+    dir: PathBuf,
+    /// Where the results go
+    #[arg(long, default_value = "target/bench/scale")]
+    out: PathBuf,
+}
+
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Compare(args) => run_compare(args),
+        Command::Scale(args) => run_scale(&args),
         Command::Report { outcomes, out } => run_report(&outcomes, &out),
         Command::FloorNode(args) => floor::run_node(args).map_err(|error| error.to_string()),
     };
@@ -121,6 +145,32 @@ fn run_compare(args: CompareArgs) -> Result<(), String> {
         lacks.extend(outcome.missing_figures());
     }
     if lacks.is_empty() { Ok(()) } else { Err(lacks.join("\n")) }
+}
+
+fn run_scale(args: &ScaleArgs) -> Result<(), String> {
+    let text = |error: holdfast_tests::Error| error.to_string();
+    let is_time = args.seconds.is_finite() && args.seconds > 0.0;
+    if !is_time || !args.idle_volumes.is_sorted() {
+        return Err("some seconds, and numbers of volumes in ascending order".to_owned());
+    }
+    let sizes = Sizes {
+        idle_volumes: args.idle_volumes.clone(),
+        idle: Duration::from_secs_f64(args.seconds),
+        seconds: args.seconds,
+        volume_bytes: args.volume.as_u64(),
+    };
+    let work_dir = WorkDir::take(&args.dir).map_err(text)?;
+    let plan = Plan {
+        rounds: 1,
+        seconds: args.seconds,
+        area_bytes: sizes.volume_bytes,
+        logged_bytes: 0,
+        seconds_max: args.seconds,
+        holdfast_args: Vec::new(),
+    };
+    let machine = machine::describe(work_dir.path()).map_err(text)?;
+    let scale = scale(work_dir.path(), &sizes, &mut |step| eprintln!("{step}")).map_err(text)?;
+    save(&Outcome { machine, plan, blocks: Vec::new(), scale: Some(scale) }, &args.out)
 }
 
 fn run_report(outcomes: &[PathBuf], out: &Path) -> Result<(), String> {
