@@ -177,7 +177,8 @@ impl World {
             epoch,
             session: StreamSession(engine.session.0 + 1),
             stuck: engine.stuck,
-            reserved: engine.reserved,
+            // A new promise takes back what was granted.
+            reserved: None,
         };
         let tag = node.call(Call::Fence { volume: id, epoch });
         node.host.fence(tag, &Fence { volume: id, history, epoch, node: NODE });

@@ -113,7 +113,10 @@ impl World {
             Event::Reserved { tag, granted } => match self.take(tag)? {
                 Call::Reserve { volume, range } => {
                     self.counts.space_refused += u64::from(!granted);
-                    if let Some(engine) = self.node().engines.get_mut(&volume) {
+                    // One who took a new epoch since has not asked.
+                    if let Some(engine) = self.node().engines.get_mut(&volume)
+                        && engine.reserved == Some((range, false))
+                    {
                         engine.reserved = granted.then_some((range, true));
                     }
                     Ok(())
