@@ -294,10 +294,22 @@ impl Host {
         round.slots.dedup();
     }
 
+    /// Whether someone waits for what a round ends with: room, or a log that is applied.
+    fn is_waited_for(&self) -> bool {
+        self.round.draining
+            || self.blocked
+            || self.space.is_wanted()
+            || self.fills.is_short()
+            || self.fills.is_jump_due()
+            || !self.resets.is_empty()
+            || self.is_apply_awaited()
+    }
+
     /// How many slots to apply at a time: as few as keep what is unapplied from growing while
     /// the log is written, since every write of the log waits for them in the device.
     fn apply_at_a_time(&self) -> usize {
-        if self.round.draining || self.activity == self.round.activity_seen {
+        let quiet = self.activity == self.round.activity_seen;
+        if quiet || self.is_waited_for() {
             return APPLY_IN_FLIGHT_MAX;
         }
         let quarters = |part: u64, whole: u64| 4.0 * part as f64 / whole.max(1) as f64;

@@ -8,6 +8,7 @@ mod disk;
 mod failing;
 mod full;
 mod model;
+mod pace;
 mod pair;
 mod rejoin;
 mod reuse;
