@@ -60,11 +60,17 @@ pub(crate) struct Cluster {
     nodes: Vec<Option<Node>>,
     catalogue: Arc<Mutex<Catalogue>>,
     shrink_after_ms: u64,
+    lease_ms: u64,
 }
 
 impl Cluster {
     /// So many nodes, all up, the volume created and attached nowhere.
     pub(crate) async fn start(count: usize, shrink_after_ms: u64) -> Self {
+        Self::with_leases(count, shrink_after_ms, LEASE_MS).await
+    }
+
+    /// The same with leases of another length.
+    pub(crate) async fn with_leases(count: usize, shrink_after_ms: u64, lease_ms: u64) -> Self {
         let mut cluster = Self {
             dirs: Vec::new(),
             addresses: Vec::new(),
@@ -73,6 +79,7 @@ impl Cluster {
             nodes: Vec::new(),
             catalogue: Arc::default(),
             shrink_after_ms,
+            lease_ms,
         };
         for n in 0..count {
             cluster.dirs.push(tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap());
@@ -96,9 +103,10 @@ impl Cluster {
     pub(crate) async fn up(&mut self, n: usize) {
         let (proposals, asked) = mpsc::channel(16);
         let root = self.dirs[n].path().to_owned();
-        let shrink_after_ms = self.shrink_after_ms;
+        let (shrink_after_ms, lease_ms) = (self.shrink_after_ms, self.lease_ms);
         let name = format!("node-{n}");
-        let shard = Shard::spawn(&name, move || open(&root, n, shrink_after_ms, proposals));
+        let shard =
+            Shard::spawn(&name, move || open(&root, n, shrink_after_ms, lease_ms, proposals));
         let shard = shard.await.unwrap();
         let disk = shard.status().await.unwrap().disks[0].disk;
         shard.set_cluster(CLUSTER).await.unwrap();
@@ -312,6 +320,7 @@ fn open(
     root: &Path,
     n: usize,
     shrink_after_ms: u64,
+    lease_ms: u64,
     proposals: mpsc::Sender<SetProposal>,
 ) -> Result<ShardParts, HostError> {
     let pool = BufPool::new(32 << 20);
@@ -334,7 +343,7 @@ fn open(
         pool,
         disks: vec![DiskParts { label, disk, host, recovery }],
         node: node_id(n),
-        lease_ms: LEASE_MS,
+        lease_ms,
         shrink_after_ms,
         proposals,
     })
